@@ -1,0 +1,129 @@
+"""Describes regions of an image: caption, tags, class and attributes, and the views looked at.
+
+python demo.py --image photo.jpg --box 40 30 200 180 [--box ...] [--mask mask.png ...] --out out.png
+python demo.py --image photo.jpg --box 40 30 200 180 --control "red,dog" --json
+python demo.py --image photo.jpg --box 40 30 200 180 --cfg-path configs/demo/vg1.2.yaml
+
+Boxes are x1 y1 x2 y2 in pixels; a mask is an image of the same size, black outside the region.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from dynrefer.config import load_config
+from dynrefer.predictor import RegionPredictor, RegionResult, open_mask, region_boxes
+from dynrefer.processors.region_image import open_image
+from dynrefer.runners.entry import entry_point, parser_of
+from dynrefer.visualize import best_attributes, check_picture_path, draw_regions, save_picture
+
+DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/best")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Predicts and prints; what is wrong with the arguments is said before the model is built."""
+    if arguments.top < 0:
+        raise ValueError(f"--top {arguments.top}; valid is 0 or more")
+    if arguments.out:
+        check_picture_path(arguments.out)
+    image = open_image(arguments.image)
+    if not (arguments.box or arguments.mask):
+        raise ValueError("no region is given; give --box X1 Y1 X2 Y2 or --mask FILE")
+    masks = [open_mask(path) for path in arguments.mask]
+    boxes = region_boxes(image.size, arguments.box or None, masks)
+
+    predictor = load_predictor(arguments)
+    words = (arguments.control or "").split(",")
+    results = predictor.predict(image, boxes, controls=[words] * len(boxes))
+    names = predictor.model.vocabularies.attributes.names
+    described = [describe(result, names, arguments.top) for result in results]
+    if arguments.out:
+        predictions = [result.prediction for result in results]
+        picture = draw_regions(image, predictions, boxes, names, top=arguments.top)
+        save_picture(arguments.out, picture)
+    if arguments.json:
+        print(json.dumps(described, indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(map(as_text, described)))
+
+
+def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
+    """The model of --cfg-path, with the weights of --checkpoint if given, or of a checkpoint."""
+    if arguments.cfg_path:
+        config = load_config(arguments.cfg_path, arguments.options)
+        if arguments.checkpoint:
+            config.run.load_ckpt_path = str(arguments.checkpoint)
+        return RegionPredictor.from_config(config, arguments.device)
+    if arguments.checkpoint is None and not DEFAULT_CHECKPOINT.is_dir():
+        raise FileNotFoundError(
+            f"no checkpoint at {DEFAULT_CHECKPOINT}; `bash scripts/quickstart.sh` trains one, "
+            "--checkpoint DIR names another"
+        )
+    checkpoint = arguments.checkpoint or DEFAULT_CHECKPOINT
+    return RegionPredictor.from_checkpoint(checkpoint, arguments.device, arguments.options)
+
+
+def describe(result: RegionResult, names: tuple[str, ...], top: int) -> dict[str, Any]:
+    """One region's result in plain values, with the ``top`` attributes."""
+    prediction = result.prediction
+    attributes = best_attributes(prediction.attributes, names, top)
+    return {
+        "id": prediction.id,
+        "box": result.box,
+        "caption": prediction.caption,
+        "score": prediction.score,
+        "tags": prediction.tags,
+        "class": prediction.class_name,
+        "class_score": max(prediction.class_logits),
+        "attributes": [{"name": name, "score": score} for name, score in attributes],
+        "views": [
+            {"ratio": round(ratio, 6), "box": box}
+            for ratio, box in zip(prediction.ratios, result.view_boxes, strict=True)
+        ],
+    }
+
+
+def as_text(region: dict[str, Any]) -> str:
+    """A described region as an aligned block of lines."""
+    attributes = [f"{item['name']} ({item['score']:.2f})" for item in region["attributes"]]
+    lines = [
+        f"region {region['id']}    box {' '.join(f'{value:g}' for value in region['box'])}",
+        f"  caption     {region['caption'] or '(empty)'} ({region['score']:.2f})",
+        f"  tags        {', '.join(region['tags']) or '(none)'}",
+        f"  class       {region['class']} ({region['class_score']:.2f})",
+        f"  attributes  {', '.join(attributes) or '(none)'}",
+        f"  views       t = {', '.join(format(view['ratio'], 'g') for view in region['views'])}",
+    ]
+    return "\n".join(lines)
+
+
+def demo_parser() -> argparse.ArgumentParser:
+    """The arguments of the demo."""
+    parser = parser_of(__doc__, config_required=False)
+    parser.add_argument("--image", type=Path, required=True, help="image file")
+    parser.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        action="append",
+        default=[],
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="a region as a box in pixels; may be repeated",
+    )
+    parser.add_argument(
+        "--mask", type=Path, nargs="+", action="extend", default=[], help="regions as mask files"
+    )
+    parser.add_argument("--control", help='words that steer the captions, "red,dog"')
+    parser.add_argument(
+        "--checkpoint", type=Path, help=f"checkpoint folder (default: {DEFAULT_CHECKPOINT})"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--top", type=int, default=5, help="attributes shown (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=Path, help="also draw the regions and their views here")
+    return parser
+
+
+if __name__ == "__main__":
+    entry_point(main, demo_parser().parse_args())

@@ -1,0 +1,124 @@
+"""Configuration: YAML files, ``base:`` lists, dotted overrides, checked against the schema."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from dynrefer.config_schema import RELEASE_FIXED, RELEASE_KEYS, RELEASE_VALUES, Config
+from dynrefer.registry import nearest
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names file, key, value and what is valid."""
+
+
+def load_config(path: str | Path, options: Sequence[str] = ()) -> DictConfig:
+    """Loads a YAML file over its bases and the schema's defaults, then applies overrides.
+
+    Args:
+        path: YAML file; its ``base:`` is a list of files (relative to the working directory or to
+            the file), merged in order, later ones and the file itself winning.
+        options: "run.max_epoch=3" strings, or the release's pairs "run.max_epoch", "3".
+
+    Raises:
+        FileNotFoundError: the file or one of its bases is missing.
+        ConfigError: broken YAML, an unknown key (the nearest valid one is named), a wrong type.
+    """
+    config = OmegaConf.structured(Config)
+    for source, content in (*_with_bases(Path(path), ()), ("--options", _overrides(options))):
+        try:
+            config = OmegaConf.merge(config, _from_release(content, source))
+        except (ConfigKeyError, ConfigAttributeError) as error:
+            raise ConfigError(_unknown_key(source, error)) from error
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{source}: {error.full_key}: {reason}") from error
+    return config
+
+
+def require(config: DictConfig, key: str) -> Any:
+    """The value at a dotted key; raises ConfigError where it is not set."""
+    try:
+        value = OmegaConf.select(config, key, throw_on_missing=True)
+    except MissingMandatoryValue:
+        value = None
+    if value is None:
+        raise ConfigError(f"{key} is not set; give it in the YAML file or with --options {key}=...")
+    return value
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain dictionaries; keys that are not set are left as "???"."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, DictConfig]]:
+    """The file's bases, theirs first, then the file, as (name, content)."""
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: `base` refers back to itself through {above[-1]}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
+    try:
+        content = OmegaConf.load(path)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: broken YAML: {error}") from error
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path}: a mapping with model, datasets and run is expected")
+    bases = content.pop("base", None) or []
+    for base in [bases] if isinstance(bases, str) else bases:
+        beside = path.parent / base
+        found = beside if beside.is_file() and not Path(base).is_file() else Path(base)
+        yield from _with_bases(found, (*above, path.resolve()))
+    yield str(path), content
+
+
+def _overrides(options: Sequence[str]) -> DictConfig:
+    pairs = list(options)
+    if pairs and "=" not in pairs[0]:
+        if len(pairs) % 2:
+            raise ConfigError(f"--options: '{pairs[-1]}' has no value; write key=value")
+        pairs = [f"{key}={value}" for key, value in zip(pairs[::2], pairs[1::2], strict=True)]
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--options: '{pair}' is not of the form key=value")
+    # A dataset's name may hold dots ("vg1.2"): brackets quote it, datasets[vg1.2].build_info...
+    return OmegaConf.from_dotlist(pairs)
+
+
+def _from_release(content: DictConfig, source: str) -> DictConfig:
+    """Moves the release's flat keys to where their values live here."""
+    if not isinstance(content.get("model", {}), DictConfig | dict):
+        raise ConfigError(f"{source}: model: a mapping is expected, found {content.model!r}")
+    for old, allowed in RELEASE_FIXED.items():
+        key = old.removeprefix("model.")
+        if key in content.get("model", {}):
+            value = content.model.pop(key)
+            if allowed and value not in allowed:
+                raise ConfigError(f"{source}: {old}: {value}; only {allowed[0]} is supported")
+    for old, new in RELEASE_KEYS.items():
+        key = old.removeprefix("model.")
+        if key in content.get("model", {}):
+            OmegaConf.update(content, new, content.model.pop(key), force_add=True)
+    for key, names in RELEASE_VALUES.items():
+        value = OmegaConf.select(content, key)
+        if not isinstance(value, DictConfig | ListConfig) and value in names:
+            OmegaConf.update(content, key, names[value])
+    return content
+
+
+def _unknown_key(source: str, error: OmegaConfBaseException) -> str:
+    parent, _, key = (error.full_key or "").rpartition(".")
+    valid = list(error.parent_node.keys()) if error.parent_node is not None else []
+    place = f"{parent}.{key}" if parent else key
+    return f"{source}: unknown key '{place}'; {nearest(key, [str(name) for name in valid])}"

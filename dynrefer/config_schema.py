@@ -1,0 +1,290 @@
+"""Every key that a configuration may hold, with its type and its default.
+
+Dataclasses for OmegaConf's structured configurations: ``dynrefer.config`` merges YAML into them.
+The release's flat model keys stay valid through :data:`RELEASE_KEYS`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class VisionConfig:
+    """Vision tower: ``name`` is timm's, ``options`` go to ``timm.create_model``."""
+
+    name: str = "eva_giant_patch14_clip_224"
+    drop_last_blocks: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    freeze: bool = True
+    precision: str = "fp16"
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class QFormerConfig:
+    """BLIP-2's Q-Former; ``num_query_tokens`` is the release's ``num_query_token``."""
+
+    num_query_tokens: int = 32
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    dropout: float = 0.1
+    freeze_query_tokens: bool = True
+
+
+@dataclass
+class TextQueryDecoderConfig:
+    """Tag decoder and region-text decoder."""
+
+    width: int = 256
+    heads: int = 4
+    layers: int = 2
+    intermediate: int = 1024
+    dropout: float = 0.1
+
+
+@dataclass
+class TextEncoderConfig:
+    """Registered text encoder; ``options`` are its arguments."""
+
+    name: str = "eva_clip"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class CaptionDecoderConfig:
+    """Language model: a name or directory in Hugging Face format, or built from ``config``.
+
+    With ``config`` (fields of the transformers configuration) the model starts untrained and
+    ``tokenizer`` names the directory of its tokenizer.
+    """
+
+    language_model: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: str | None = None
+    freeze: bool = True
+    precision: str = "bf16"
+    max_text_length: int = 32
+
+
+@dataclass
+class GenerationConfig:
+    """Beam search of the caption decoder."""
+
+    num_beams: int = 2
+    max_new_tokens: int = 20
+    min_length: int = 1
+    length_penalty: float = 0.0
+    repetition_penalty: float = 1.5
+    num_return_sequences: int = 1
+    do_sample: bool = False
+    top_p: float = 0.9
+    temperature: float = 1.0
+
+
+@dataclass
+class LossConfig:
+    """Weights of the three losses; see ``dynrefer.models.dynrefer.LossWeights``."""
+
+    caption: float = 1.0
+    tag: float = 0.01
+    region_text: float = 0.5
+    reduction: str = "global"
+
+
+@dataclass
+class VocabularyConfig:
+    """Files of tags (one a line), attributes (OVAD's JSON) and class names (a JSON list)."""
+
+    tags: str = MISSING
+    attributes: str = MISSING
+    classes: str = MISSING
+
+
+@dataclass
+class ModelConfig:
+    """The model, part by part; ``arch`` is a registered model.
+
+    ``pretrained`` is a checkpoint to start from; ``from_scratch`` starts fusion and Q-Former so
+    that a model without pretrained parts learns (``dynrefer.models.initialization``).
+    """
+
+    arch: str = "dynrefer_t5"
+    num_views: int = 3
+    image_size: int = 224
+    pretrained: str | None = None
+    from_scratch: bool = False
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    tag_decoder: TextQueryDecoderConfig = field(default_factory=TextQueryDecoderConfig)
+    region_text_decoder: TextQueryDecoderConfig = field(default_factory=TextQueryDecoderConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    caption_decoder: CaptionDecoderConfig = field(default_factory=CaptionDecoderConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    tag_threshold: float = 0.7
+
+
+@dataclass
+class SelectorConfig:
+    """Registered view selector; ``ratios`` are the task prior's V - 1 numbers in [0, 1]."""
+
+    name: str = "image_prior"
+    ratios: list[float] | None = None
+
+
+@dataclass
+class ProcessorConfig:
+    """Registered processor of one split."""
+
+    name: str = MISSING
+    image_size: int | None = None
+
+
+@dataclass
+class SplitProcessorsConfig:
+    """Processors of training and of evaluation."""
+
+    train: ProcessorConfig = field(default_factory=ProcessorConfig)
+    eval: ProcessorConfig = field(default_factory=ProcessorConfig)
+
+
+@dataclass
+class BuildInfoConfig:
+    """What a dataset is built from.
+
+    ``annotations`` maps train, val and test to lists of annotation files; ``instances`` maps a
+    split to COCO's instances file, for box mAP; ``max_imgs`` limits the images read.
+    """
+
+    builder: str = "dynrefer"
+    annotations: dict[str, list[str]] = field(default_factory=dict)
+    instances: dict[str, str] = field(default_factory=dict)
+    image_root: str | None = None
+    tag_list: str | None = None
+    num_views: int | None = None
+    with_seg: bool = False
+    obj_lvl: bool = True
+    max_imgs: float = 1e7
+    max_objs: float = 1e7
+    bad_records: str = "strict"
+    full_drop_ratio: float = 0.5
+    drop_ratio: float = 0.5
+
+
+@dataclass
+class DatasetConfig:
+    """One dataset: its processors and what it is built from."""
+
+    vis_processor: SplitProcessorsConfig = field(
+        default_factory=lambda: SplitProcessorsConfig(
+            ProcessorConfig("dynrefer"), ProcessorConfig("dynrefer")
+        )
+    )
+    text_processor: SplitProcessorsConfig = field(
+        default_factory=lambda: SplitProcessorsConfig(
+            ProcessorConfig("blip_caption"), ProcessorConfig("blip_caption")
+        )
+    )
+    build_info: BuildInfoConfig = field(default_factory=BuildInfoConfig)
+
+
+@dataclass
+class RunConfig:
+    """Training, evaluation and where their files go.
+
+    ``task`` "dynrefer" chooses by the name of the evaluated dataset, as the release does; ``tasks``
+    lists tasks explicitly. ``view_selectors`` maps a task to its own selector in evaluation.
+    """
+
+    runner: str = "epoch"
+    task: str = "dynrefer"
+    tasks: list[str] | None = None
+    lr_sched: str = "linear_warmup_cosine_lr"
+    init_lr: float = 1e-4
+    min_lr: float = 0.0
+    warmup_lr: float = -1.0
+    warmup_steps: int = 5000
+    weight_decay: float = 0.05
+    beta2: float = 0.999
+    max_epoch: int = 5
+    batch_size_train: int = 64
+    batch_size_eval: int = 64
+    accum_grad_iters: int = 1
+    split_size: int = 20
+    num_workers: int = 4
+    seed: int = 42
+    output_dir: str = MISSING
+    amp: bool = True
+    precision: str = "bf16"
+    resume_ckpt_path: str | None = None
+    load_ckpt_path: Any = None
+    evaluate: bool = False
+    eval_dataset_name: str | None = None
+    train_view_selector: SelectorConfig = field(
+        default_factory=lambda: SelectorConfig("stochastic")
+    )
+    view_selector: SelectorConfig = field(default_factory=SelectorConfig)
+    view_selectors: dict[str, SelectorConfig] = field(default_factory=dict)
+    train_splits: list[str] = field(default_factory=lambda: ["train"])
+    valid_splits: list[str] = field(default_factory=lambda: ["val"])
+    test_splits: list[str] = field(default_factory=list)
+    eval_every: int = 1
+    save_every: int | None = None
+    report_metric: bool = True
+    visualize: bool = False
+    log_freq: int = 50
+    wandb: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    world_size: int = 1
+    dist_url: str = "env://"
+    distributed: bool = True
+
+
+@dataclass
+class Config:
+    """The whole configuration; ``base`` lists files that are merged first."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    datasets: dict[str, DatasetConfig] = field(default_factory=dict)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+# The release's flat model keys and where their values live here.
+RELEASE_KEYS: dict[str, str] = {
+    "model.vit_model": "model.vision.name",
+    "model.img_size": "model.image_size",
+    "model.vit_precision": "model.vision.precision",
+    "model.freeze_vit": "model.vision.freeze",
+    "model.use_grad_checkpoint": "model.vision.gradient_checkpointing",
+    "model.num_query_token": "model.qformer.num_query_tokens",
+    "model.t5_model": "model.caption_decoder.language_model",
+    "model.llm_model": "model.caption_decoder.language_model",
+    "model.max_txt_len": "model.caption_decoder.max_text_length",
+    "model.tag_list": "model.vocabulary.tags",
+    "model.ovad_file": "model.vocabulary.attributes",
+    "model.ov_file": "model.vocabulary.classes",
+    "model.tag_thr": "model.tag_threshold",
+    "model.split_size": "run.split_size",
+    **{f"model.{key}": f"model.generation.{key}" for key in GenerationConfig.__dataclass_fields__},
+}
+
+# Release values that have another name here.
+RELEASE_VALUES: dict[str, dict[Any, Any]] = {
+    "model.vision.name": {"eva_clip_g": "eva_giant_patch14_clip_224"},
+    "run.runner": {"dynrefer": "epoch"},
+}
+
+# Release keys that nothing depends on here, and the only values they may have.
+RELEASE_FIXED: dict[str, tuple[Any, ...]] = {
+    "model.tag_bert_config": (),
+    "model.drop_path_rate": (0,),
+    "model.finetune_llm": (False,),
+    "model.first_word_control": (False,),
+    "model.apply_lemmatizer": (False,),
+}

@@ -1,0 +1,1 @@
+"""Annotated regions on disk, turned into samples and batches of views."""

@@ -1,0 +1,129 @@
+"""Datasets from configurations."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import ConcatDataset
+
+from dynrefer.config import ConfigError
+from dynrefer.datasets.annotations import AnnotationIndex
+from dynrefer.datasets.region_dataset import RegionDataset
+from dynrefer.processors.control_words import ControlWordSampler
+from dynrefer.registry import registry
+from dynrefer.views.selectors import ViewSelector
+from dynrefer.vocabulary import TagVocabulary
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """What a run asks of a dataset's builder.
+
+    ``name`` is the key under ``datasets``; ``split`` one of its ``annotations``; ``training``
+    makes samples of single regions with drawn control words, else of images with all regions.
+    """
+
+    name: str
+    split: str
+    config: DictConfig
+    selector: ViewSelector
+    num_views: int
+    image_size: int
+    tags: TagVocabulary
+    seed: int
+    training: bool
+
+
+class RegionDatasets(ConcatDataset):
+    """Several annotation files as one dataset; epochs are passed on to each."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves the random choices of every part to those of ``epoch``."""
+        for part in self.datasets:
+            part.set_epoch(epoch)
+
+
+def build_view_selector(config: DictConfig, num_views: int) -> ViewSelector:
+    """The registered selector that ``config.name`` names, for V views."""
+    build = registry.get("view_selector", config.name)
+    ratios = {} if config.ratios is None else {"ratios": list(config.ratios)}
+    try:
+        return build(num_views, **ratios)
+    except TypeError as error:
+        raise ConfigError(
+            f"view selector '{config.name}' with ratios {config.ratios}: {error}"
+        ) from error
+
+
+def annotation_files(config: DictConfig, name: str, split: str) -> list[str]:
+    """The annotation files of a split; raises ConfigError where it has none."""
+    files = list(config.build_info.annotations.get(split, []))
+    if not files:
+        raise ConfigError(
+            f"datasets.{name}.build_info.annotations.{split} names no file; splits with files: "
+            f"{[key for key, value in config.build_info.annotations.items() if value]}"
+        )
+    return files
+
+
+def open_annotations(config: DictConfig, path: str, training: bool) -> AnnotationIndex:
+    """The index of one annotation file, with the dataset's image root and policy."""
+    return AnnotationIndex.open(
+        path,
+        image_root=config.build_info.image_root,
+        bad_records=config.build_info.bad_records,
+        require_caption=training,
+    )
+
+
+def build_dataset(request: DatasetRequest) -> RegionDatasets:
+    """The dataset of a request, by its registered builder (``build_info.builder``)."""
+    return registry.get("dataset", request.config.build_info.builder)(request)
+
+
+@registry.register("dataset", "dynrefer")
+def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
+    """A dataset from annotation files in the release's format."""
+    info = request.config.build_info
+    if info.num_views not in (None, request.num_views):
+        raise ConfigError(
+            f"datasets.{request.name}.build_info.num_views is {info.num_views}, model.num_views is "
+            f"{request.num_views}; they must agree"
+        )
+    if info.with_seg:
+        raise ConfigError(
+            f"datasets.{request.name}.build_info.with_seg: true; regions are used as boxes, as in "
+            "every published configuration"
+        )
+    step = "train" if request.training else "eval"
+    image_options = request.config.vis_processor[step]
+    text_options = request.config.text_processor[step]
+    image_processor = registry.get("processor", image_options.name)(
+        image_options.image_size or request.image_size, request.selector
+    )
+    if image_processor.image_size != request.image_size:
+        raise ConfigError(
+            f"datasets.{request.name}.vis_processor.{step}.image_size is "
+            f"{image_processor.image_size}, model.image_size is {request.image_size}"
+        )
+    control_words = ControlWordSampler(info.full_drop_ratio, info.drop_ratio)
+    limit = int(info.max_imgs)
+    return RegionDatasets(
+        RegionDataset(
+            open_annotations(request.config, path, request.training),
+            image_processor,
+            registry.get("processor", text_options.name)(),
+            request.tags,
+            by="region" if request.training else "image",
+            control_words=control_words if request.training else None,
+            seed=request.seed,
+            max_samples=limit if limit < 10_000_000 else None,
+        )
+        for path in annotation_files(request.config, request.name, request.split)
+    )
+
+
+def instances_file(config: DictConfig, split: str) -> Path | None:
+    """COCO's instances file of a split, where the dataset has one."""
+    path = OmegaConf.to_container(config.build_info.instances).get(split)
+    return Path(path) if path else None

@@ -1,0 +1,147 @@
+"""RegionDataset: annotated regions as samples of views, captions, control words and tags."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dynrefer.datasets.annotations import AnnotationIndex, ImageRecord, RegionRecord
+from dynrefer.datasets.batch import RegionSample
+from dynrefer.processors.control_words import ControlWordSampler
+from dynrefer.processors.region_image import RegionImageProcessor, open_image
+from dynrefer.vocabulary import TagVocabulary
+
+
+class RegionDataset(Dataset[RegionSample]):
+    """Samples of an annotation file: one region each (training) or one image each (evaluation).
+
+    A sample depends on (seed, epoch, its position) alone, never on workers or ranks.
+
+    Args:
+        index: the annotation file.
+        image_processor: cuts the views of the regions out of an image.
+        caption_processor: cleans a caption.
+        tag_vocabulary: what ``tag_set1`` and ``tag_set2`` index; None for samples without tags.
+        by: "region", or "image" for all regions of each image that has any.
+        control_words: draws control words in training; None leaves them empty.
+        seed: start of every random choice.
+        max_samples: keeps the first so many samples; None for all.
+
+    A region with several captions gives one at random by region and the first by image.
+    """
+
+    def __init__(
+        self,
+        index: AnnotationIndex,
+        image_processor: RegionImageProcessor,
+        caption_processor: Callable[[str], str],
+        tag_vocabulary: TagVocabulary | None = None,
+        by: str = "region",
+        control_words: ControlWordSampler | None = None,
+        seed: int = 0,
+        max_samples: int | None = None,
+    ) -> None:
+        if by not in ("region", "image"):
+            raise ValueError(f"by is {by!r}, must be 'region' or 'image'")
+        if max_samples is not None and max_samples < 1:
+            raise ValueError(f"max_samples is {max_samples}, must be at least 1, or null for all")
+        self.index = index
+        self.image_processor = image_processor
+        self.caption_processor = caption_processor
+        self.tag_vocabulary = tag_vocabulary
+        self.by = by
+        self.control_words = control_words
+        self.seed = seed
+        self._images = np.flatnonzero(index.region_counts) if by == "image" else None
+        available = len(index) if self._images is None else len(self._images)
+        self._length = available if max_samples is None else min(available, max_samples)
+        # In shared memory, so that workers that outlive an epoch see the new number.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves the random choices to those of another epoch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, i: int) -> RegionSample:
+        """Sample ``i``, 0 <= i < len; IndexError otherwise.
+
+        Raises ValueError that names the annotation file, the image and the regions where an image
+        cannot be read or a record does not fit it.
+        """
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} is outside 0..{len(self) - 1}")
+        if self._images is None:
+            positions = range(i, i + 1)
+            image = self.index.image(self.index.image_of_region(i))
+        else:
+            positions = self.index.regions_of_image(int(self._images[i]))
+            image = self.index.image(int(self._images[i]))
+        regions = [self.index.region(position) for position in positions]
+        rng = np.random.default_rng([self.seed, int(self._epoch), i])
+        try:
+            return self._sample(image, regions, rng)
+        except (ValueError, OSError) as error:
+            ids = ", ".join(repr(region.id) for region in regions)
+            where = f"{self.index.source}: image id {image.id!r}, region ids {ids}"
+            raise ValueError(f"{where}: {error}") from error
+
+    def _sample(
+        self, image: ImageRecord, regions: list[RegionRecord], rng: np.random.Generator
+    ) -> RegionSample:
+        pixels = open_image(image.path)
+        if pixels.size != (image.width, image.height):
+            found, recorded = "{} x {}".format(*pixels.size), f"{image.width} x {image.height}"
+            raise ValueError(f"{image.path} has {found} pixels, its record says {recorded}")
+        views = self.image_processor(pixels, np.array([region.box for region in regions]), rng)
+        tag_sets = [self._tag_indices(region) for region in regions]
+        captions = [self.caption_processor(self._caption(region, rng)) for region in regions]
+        control_words = [
+            self._draw_control_words(caption, tags, rng)
+            for caption, tags in zip(captions, tag_sets, strict=True)
+        ]
+        return RegionSample(
+            views=views,
+            ids=[region.id for region in regions],
+            image_ids=[image.id] * len(regions),
+            captions=captions,
+            control_words=control_words,
+            tags=self._tag_rows(tag_sets),
+            source=str(self.index.source),
+        )
+
+    def _caption(self, region: RegionRecord, rng: np.random.Generator) -> str:
+        if self.by == "image" or len(region.captions) < 2:
+            return region.caption
+        return region.captions[int(rng.integers(len(region.captions)))]
+
+    def _draw_control_words(self, caption: str, tags: list[int], rng: np.random.Generator) -> str:
+        if self.control_words is None:
+            return ""
+        names = [self.tag_vocabulary.names[tag] for tag in tags]
+        return self.control_words(caption, names, rng)
+
+    def _tag_indices(self, region: RegionRecord) -> list[int]:
+        """Tags of the region's subject, then of the other objects, each once."""
+        if self.tag_vocabulary is None:
+            return []
+        parsed = region.extra_info.get("parser_result", {})
+        tags = dict.fromkeys([*parsed.get("tag_set1", ()), *parsed.get("tag_set2", ())])
+        size = len(self.tag_vocabulary)
+        for tag in tags:
+            if not 0 <= tag < size:
+                wanted = f"must be an index in 0..{size - 1}, the vocabulary has {size} tags"
+                raise ValueError(f"region id {region.id!r} has tag {tag}, {wanted}")
+        return list(tags)
+
+    def _tag_rows(self, tag_sets: list[list[int]]) -> Tensor:
+        """Bool [N, K] with True for the tags of each region; K = 0 without a vocabulary."""
+        size = 0 if self.tag_vocabulary is None else len(self.tag_vocabulary)
+        rows = torch.zeros(len(tag_sets), size, dtype=torch.bool)
+        for row, tags in zip(rows, tag_sets, strict=True):
+            row[tags] = True
+        return rows

@@ -1,0 +1,155 @@
+"""Processes: set-up from torchrun's environment, gathers, and samplers that split work exactly."""
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+def world_size() -> int:
+    """Number of processes; 1 without torchrun."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process; 0 without torchrun."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes the files and the log."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits for every process; nothing without torchrun."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def start(device: str, timeout_minutes: float = 60) -> torch.device:
+    """Joins the process group that torchrun describes and returns this process's device.
+
+    Args:
+        device: "cuda", "cpu" or "auto" (cuda where there is one).
+
+    Raises:
+        RuntimeError: cuda is asked for and missing, or the master port is taken.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError("run.device is 'cuda' but torch sees no GPU; set run.device=cpu or auto")
+    if "WORLD_SIZE" not in os.environ:
+        return torch.device(device)
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RuntimeError(
+            f"cannot join the process group at {address}: {error}\nIf the port is in use, choose "
+            "another with `torchrun --master_port PORT`, or a free one with `torchrun --standalone`"
+        ) from error
+    return torch.device(device)
+
+
+def stop() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@torch.no_grad()
+def gather_constant(local: Tensor) -> tuple[Tensor, int]:
+    """Rows of all processes in order of rank, without gradient, and where the local ones start.
+
+    Raises:
+        ValueError: the processes hold different numbers of rows.
+    """
+    local = local.detach().contiguous()
+    if world_size() == 1:
+        return local, 0
+    sizes = gather_objects(len(local))
+    if len(set(sizes)) > 1:
+        raise ValueError(f"the processes hold different numbers of rows: {sizes}")
+    parts = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(parts, local)
+    return torch.cat(parts), rank() * len(local)
+
+
+@torch.no_grad()
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, without gradient."""
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value)
+        value /= world_size()
+    return value
+
+
+def gather_objects(local: Any) -> list[Any]:
+    """One object of every process (pickled by torch), in order of rank, on every process."""
+    if world_size() == 1:
+        return [local]
+    objects: list[Any] = [None] * world_size()
+    dist.all_gather_object(objects, local)
+    return objects
+
+
+class TrainingBatchSampler(Sampler[list[int]]):
+    """Batches of shuffled samples; the processes together take each global batch once.
+
+    Step s of an epoch is the slice [s * B * W, (s + 1) * B * W) of one permutation, whatever the
+    number W of processes: with B * W fixed, training sees the same global batches. The last,
+    smaller global batch of an epoch is left out.
+
+    Args:
+        num_samples: samples of the dataset.
+        batch_size: samples a process and step, B.
+        seed: of the permutations; each epoch has its own.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.epoch = self.first_step = 0
+        if len(self) == 0:
+            raise ValueError(
+                f"{num_samples} training samples do not fill one global batch of "
+                f"{batch_size} x {world_size()} processes; lower run.batch_size_train"
+            )
+
+    def __len__(self) -> int:
+        return self.num_samples // (self.batch_size * world_size())
+
+    def set_position(self, epoch: int, first_step: int = 0) -> None:
+        """The next iteration gives the batches of ``epoch`` from ``first_step`` on."""
+        self.epoch, self.first_step = epoch, first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.num_samples, generator=generator)
+        for step in range(self.first_step, len(self)):
+            begin = (step * world_size() + rank()) * self.batch_size
+            yield order[begin : begin + self.batch_size].tolist()
+
+
+class EvaluationSampler(Sampler[int]):
+    """Every sample exactly once over all processes: rank r takes r, r + W, r + 2 W, ..."""
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_samples = num_samples
+
+    def __len__(self) -> int:
+        return len(range(rank(), self.num_samples, world_size()))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(rank(), self.num_samples, world_size()))

@@ -1,0 +1,1 @@
+"""Predictions and references in, numbers out; nothing here knows of models or tasks."""

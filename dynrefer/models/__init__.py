@@ -1,0 +1,1 @@
+"""The network: vision, fusion of views, Q-Former and three decoders."""

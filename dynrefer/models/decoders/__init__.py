@@ -1,0 +1,1 @@
+"""What reads the queries of a region: tags, texts, captions."""

@@ -1,0 +1,98 @@
+"""Captions by an encoder-decoder language model (FLAN-T5)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+
+from dynrefer.models.decoders.caption import CaptionDecoder, Captions, Generation
+from dynrefer.models.losses import token_loss
+
+
+def build_t5(config: Mapping[str, Any], pad_token: int, end_token: int) -> nn.Module:
+    """An untrained T5 of the FLAN kind: exact GELU, output matrix apart from the embedding.
+
+    Args:
+        config: fields of transformers' T5Config (d_model, num_layers, vocab_size, ...).
+        pad_token, end_token: token ids; T5 starts decoding with the padding token.
+    """
+    options = {"feed_forward_proj": "gated-gelu", **config}
+    t5_config = T5Config(
+        **options,
+        tie_word_embeddings=False,
+        pad_token_id=pad_token,
+        eos_token_id=end_token,
+        decoder_start_token_id=pad_token,
+    )
+    # "gated-gelu" means gelu_new to transformers; BLIP-2 was trained with the exact one.
+    t5_config.dense_act_fn = "gelu"
+    model = T5ForConditionalGeneration(t5_config)
+    untie_output(model)
+    # T5 draws an untied output matrix with deviation 1: logits of sqrt(d_model) swamp training.
+    model.lm_head.weight.data.mul_(t5_config.d_model**-0.5)
+    model.generation_config = GenerationConfig(
+        pad_token_id=pad_token, eos_token_id=end_token, decoder_start_token_id=pad_token
+    )
+    return model
+
+
+def untie_output(model: nn.Module) -> None:
+    """Gives ``lm_head`` a matrix of its own: transformers 5 ties it whatever the config says."""
+    model.config.tie_word_embeddings = False
+    model.config.scale_decoder_outputs = False
+    if model.lm_head.weight is model.shared.weight:
+        model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone())
+
+
+class T5CaptionDecoder(CaptionDecoder):
+    """Encoder input: projected queries, then the embedded control words; target: the caption."""
+
+    def encoder_input(self, queries: Tensor, control_words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embeddings [N, Q + T, width] and mask [N, Q + T] of queries and control words."""
+        ids, mask = self.truncated(control_words)
+        controls = self.language_model.get_input_embeddings()(ids) + self.control_memory
+        prefix = self.projection(queries)
+        return (
+            torch.cat([prefix, controls.to(prefix.dtype)], dim=1),
+            torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1),
+        )
+
+    def loss(
+        self, queries: Tensor, control_words: Sequence[str], captions: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over caption tokens and their number; see :class:`CaptionDecoder`."""
+
+        with self.autocast(queries):
+            inputs, mask = self.encoder_input(queries, control_words)
+            ids, caption_mask = self.truncated(captions)
+            targets = ids.masked_fill(ids == self.tokenizer.pad_token_id, -100)
+            logits = self.language_model(
+                inputs_embeds=inputs,
+                attention_mask=mask,
+                decoder_attention_mask=caption_mask,
+                labels=targets,
+            ).logits
+        return token_loss(logits, targets)
+
+    def generate(
+        self, queries: Tensor, control_words: Sequence[str], generation: Generation
+    ) -> Captions:
+        """One caption a region; see :class:`CaptionDecoder`."""
+        with self.autocast(queries):
+            inputs, mask = self.encoder_input(queries, control_words)
+            output = self.language_model.generate(
+                inputs_embeds=inputs,
+                attention_mask=mask,
+                output_scores=True,
+                return_dict_in_generate=True,
+                **generation.arguments(),
+            )
+        texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+        captions = self.with_scores(output, generation, texts)
+        # transformers fills finished beams with the end token where the padding token's id is 0.
+        is_end = (captions.token_ids == self.tokenizer.eos_token_id).long()
+        after_end = is_end.cumsum(dim=1) - is_end > 0
+        captions.token_ids.masked_fill_(after_end, self.tokenizer.pad_token_id)
+        return captions

@@ -1,0 +1,242 @@
+"""DynRefer: the composition of its parts (paper figure 2)."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dynrefer.datasets.batch import RegionBatch
+from dynrefer.distributed import mean_over_processes, world_size
+from dynrefer.models.decoders.caption import CaptionDecoder, Generation
+from dynrefer.models.decoders.region_text import RegionTextDecoder
+from dynrefer.models.decoders.tag import TagDecoder
+from dynrefer.models.fusion import ViewFusion
+from dynrefer.models.qformer import QFormer
+from dynrefer.models.text_encoder import TextEncoder
+from dynrefer.models.vision import VisionEncoder
+from dynrefer.processors.control_words import join_control_words
+from dynrefer.vocabulary import Vocabularies
+
+DECODERS = ("caption", "tags", "attributes", "classes")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weighted losses of a batch, scalars; ``total`` is their sum."""
+
+    total: Tensor
+    caption: Tensor
+    tag: Tensor
+    region_text: Tensor
+
+
+@dataclass
+class RegionPrediction:
+    """What the decoders say of one region; a field stays None where its decoder did not run.
+
+    ``attributes`` holds a score in [0, 1] for each attribute, ``class_logits`` a similarity for
+    each class; both in the order of the vocabulary.
+    """
+
+    id: int | str
+    image_id: int | str
+    caption: str | None = None
+    score: float | None = None
+    tags: list[str] | None = None
+    attributes: list[float] | None = None
+    class_logits: list[float] | None = None
+    class_name: str | None = None
+    ratios: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses, and over what the sums and means of a step go.
+
+    ``reduction`` "global": a step's loss and gradients depend on the global batch alone, not on
+    how many processes share it. "rank": each process reduces over its own samples and gradients
+    are averaged, as the published training did on 8 GPUs; its summed tag loss then counts
+    1 / processes as much.
+    """
+
+    caption: float = 1.0
+    tag: float = 0.01
+    region_text: float = 0.5
+    reduction: str = "global"
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("global", "rank"):
+            raise ValueError(f"model.loss.reduction: '{self.reduction}'; valid: global, rank")
+
+
+class DynRefer(nn.Module):
+    """Vision -> fusion of views -> Q-Former -> tag, region-text and caption decoders.
+
+    The parts are built elsewhere (``dynrefer.models.builders``) and each is usable alone.
+
+    Args:
+        tag_threshold: a tag is predicted where its probability is above this.
+        published_names: name rules of the published checkpoints that fit this model
+            (``dynrefer.models.checkpoints``).
+    """
+
+    def __init__(
+        self,
+        vision: VisionEncoder,
+        fusion: ViewFusion,
+        qformer: QFormer,
+        tag_decoder: TagDecoder,
+        region_text_decoder: RegionTextDecoder,
+        caption_decoder: CaptionDecoder,
+        text_encoder: TextEncoder,
+        vocabularies: Vocabularies,
+        loss_weights: LossWeights | None = None,
+        generation: Generation | None = None,
+        tag_threshold: float = 0.7,
+        published_names: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__()
+        self.vision = vision
+        self.fusion = fusion
+        self.qformer = qformer
+        self.tag_decoder = tag_decoder
+        self.region_text_decoder = region_text_decoder
+        self.caption_decoder = caption_decoder
+        self.text_encoder = text_encoder
+        self.vocabularies = vocabularies
+        self.loss_weights = loss_weights or LossWeights()
+        self.generation = generation or Generation()
+        self.tag_threshold = tag_threshold
+        self.published_names = published_names
+        self._phrase_cache: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self.qformer.query_tokens.device
+
+    def encode(self, batch: RegionBatch) -> Tensor:
+        """Queries [N, Q, D] of the batch's regions."""
+        tokens = self.vision(batch.crops)
+        return self.qformer(self.fusion(tokens, batch.view_index, batch.region_boxes))
+
+    def forward(self, batch: RegionBatch) -> Losses:
+        """Losses of a training batch.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the message names it and the regions.
+        """
+        queries = self.encode(batch)
+        weights, shared = self.loss_weights, self.loss_weights.reduction == "global"
+
+        total, count = self.caption_decoder.loss(queries, batch.control_words, batch.captions)
+        caption = total / (mean_over_processes(count.float()) if shared else count)
+        tag = self.tag_decoder.loss(queries, self.phrase_embeddings("tags"), batch.tags)
+        tag = tag * (world_size() if shared else 1)
+        region_text = self.region_text_decoder.loss(queries, self.text_encoder(batch.captions))
+
+        caption, tag, region_text = (
+            weights.caption * caption,
+            weights.tag * tag,
+            weights.region_text * region_text,
+        )
+        losses = Losses(caption + tag + region_text, caption, tag, region_text)
+        if not torch.isfinite(losses.total):
+            named = {name: float(value) for name, value in vars(losses).items()}
+            raise FloatingPointError(f"a loss is not finite: {named}; regions {batch.ids}")
+        return losses
+
+    @torch.no_grad()
+    def predict(
+        self,
+        batch: RegionBatch,
+        decoders: Collection[str] = DECODERS,
+        controls: Sequence[Sequence[str]] | None = None,
+    ) -> list[RegionPrediction]:
+        """Runs the decoders asked for, and no other.
+
+        Args:
+            batch: N regions.
+            decoders: of "caption", "tags", "attributes", "classes"; captions need tags, which
+                steer them.
+            controls: the user's control words, a list for each region, put before the tags.
+        """
+        unknown = set(decoders) - set(DECODERS)
+        if unknown:
+            raise ValueError(f"unknown decoders {sorted(unknown)}; valid: {', '.join(DECODERS)}")
+        queries = self.encode(batch)
+        predictions = [
+            RegionPrediction(id=id_, image_id=image_id, ratios=ratios)
+            for id_, image_id, ratios in zip(
+                batch.ids, batch.image_ids, batch.ratios.tolist(), strict=True
+            )
+        ]
+        if "tags" in decoders or "caption" in decoders:
+            self._predict_tags(queries, predictions)
+        if "attributes" in decoders:
+            for prediction, scores in zip(
+                predictions, self.attribute_scores(queries).tolist(), strict=True
+            ):
+                prediction.attributes = scores
+        if "classes" in decoders:
+            self._predict_classes(queries, predictions)
+        if "caption" in decoders:
+            self._predict_captions(queries, predictions, controls)
+        return predictions
+
+    def tag_logits(self, queries: Tensor) -> Tensor:
+        """Queries [N, Q, D] -> logits [N, number of tags]."""
+        return self.tag_decoder(queries, self.phrase_embeddings("tags"))
+
+    def attribute_scores(self, queries: Tensor) -> Tensor:
+        """Queries [N, Q, D] -> scores in [0, 1], the best phrase of each attribute, [N, A]."""
+        similarity = self.region_text_decoder(queries, self.phrase_embeddings("attributes"))
+        by_attribute = (
+            similarity.float().sigmoid().split(self.vocabularies.attributes.phrase_counts, dim=1)
+        )
+        return torch.stack([phrases.amax(dim=1) for phrases in by_attribute], dim=1)
+
+    def class_logits(self, queries: Tensor) -> Tensor:
+        """Queries [N, Q, D] -> similarities [N, number of classes]."""
+        return self.region_text_decoder(queries, self.phrase_embeddings("classes")).float()
+
+    def phrase_embeddings(self, kind: str) -> Tensor:
+        """Text embeddings of a vocabulary; kept between calls where the text encoder is frozen."""
+        phrases = getattr(self.vocabularies, kind).phrases
+        if self.text_encoder.trainable:
+            return self.text_encoder(phrases)
+        if kind not in self._phrase_cache:
+            self._phrase_cache[kind] = self.text_encoder(phrases).detach()
+        self._phrase_cache[kind] = self._phrase_cache[kind].to(self.device)
+        return self._phrase_cache[kind]
+
+    def _predict_tags(self, queries: Tensor, predictions: list[RegionPrediction]) -> None:
+        names = self.vocabularies.tags.names
+        chosen = self.tag_logits(queries).sigmoid() > self.tag_threshold
+        for prediction, row in zip(predictions, chosen, strict=True):
+            prediction.tags = [names[index] for index in row.nonzero().flatten().tolist()]
+
+    def _predict_classes(self, queries: Tensor, predictions: list[RegionPrediction]) -> None:
+        names = self.vocabularies.classes.names
+        logits = self.class_logits(queries)
+        best = logits.argmax(dim=1).tolist()
+        for prediction, row, index in zip(predictions, logits.tolist(), best, strict=True):
+            prediction.class_logits, prediction.class_name = row, names[index]
+
+    def _predict_captions(
+        self,
+        queries: Tensor,
+        predictions: list[RegionPrediction],
+        controls: Sequence[Sequence[str]] | None,
+    ) -> None:
+        controls = controls or [()] * len(predictions)
+        control_words = [
+            join_control_words([*words, *prediction.tags])
+            for words, prediction in zip(controls, predictions, strict=True)
+        ]
+        captions = self.caption_decoder.generate(queries, control_words, self.generation)
+        for prediction, text, score in zip(
+            predictions, captions.texts, captions.scores, strict=True
+        ):
+            prediction.caption, prediction.score = text, score

@@ -1,0 +1,131 @@
+"""Text embeddings of tags, attributes, classes and captions, behind one interface.
+
+A text encoder maps P phrases to [P, width]. EVA-CLIP's tower serves the published models; where
+there are no weights (the shapes world) a small tower is trained with the rest, or fixed features
+of the words are used.
+"""
+
+import functools
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+
+from dynrefer.models.tokenizers import load_tokenizer
+from dynrefer.registry import registry
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
+
+
+class TextEncoder(nn.Module, ABC):
+    """Phrases -> embeddings [P, width]."""
+
+    width: int
+
+    @property
+    def trainable(self) -> bool:
+        """Whether embeddings change in training, so that none may be kept."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    @abstractmethod
+    def forward(self, phrases: Sequence[str]) -> Tensor:
+        """Embeds phrases, [P, width]."""
+
+
+class TransformerTextEncoder(TextEncoder):
+    """CLIP's text transformer (open_clip's, whose parameter names EVA-CLIP shares)."""
+
+    def __init__(self, transformer: TextTransformer, tokenize: Tokenizer, freeze: bool) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.tokenize = tokenize
+        self.width = transformer.text_projection.shape[1]
+        self.requires_grad_(not freeze)
+
+    def forward(self, phrases: Sequence[str]) -> Tensor:
+        """Embeds phrases, [P, width]."""
+        ids = self.tokenize(list(phrases)).to(self.transformer.positional_embedding.device)
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            return self.transformer(ids)
+
+
+@registry.register("text_encoder", "eva_clip")
+def eva_clip_text_encoder() -> TextEncoder:
+    """EVA-CLIP g/14's text tower: 12 layers, width 768, output 1024, frozen; CLIP's own BPE."""
+    transformer = TextTransformer(
+        context_length=77, vocab_size=49408, width=768, heads=12, layers=12, output_dim=1024
+    )
+    return TransformerTextEncoder(transformer, SimpleTokenizer(context_length=77), freeze=True)
+
+
+@registry.register("text_encoder", "word_transformer")
+def word_transformer(
+    tokenizer: str,
+    width: int = 64,
+    heads: int = 4,
+    layers: int = 1,
+    output_width: int = 64,
+    context_length: int = 40,
+) -> TextEncoder:
+    """A small tower over a word tokenizer, trained with the model.
+
+    Args:
+        tokenizer: directory of a tokenizer whose sequences end in its end token.
+    """
+    words = load_tokenizer(tokenizer, "model.text_encoder.options.tokenizer")
+
+    def tokenize(phrases: Sequence[str]) -> Tensor:
+        return words(
+            list(phrases),
+            padding="max_length",
+            truncation=True,
+            max_length=context_length,
+            return_tensors="pt",
+        ).input_ids
+
+    transformer = TextTransformer(
+        context_length=context_length,
+        vocab_size=len(words),
+        width=width,
+        heads=heads,
+        layers=layers,
+        output_dim=output_width,
+        pool_type="eos",
+        eos_id=words.eos_token_id,
+        pad_id=words.pad_token_id,
+    )
+    return TransformerTextEncoder(transformer, tokenize, freeze=False)
+
+
+@registry.register("text_encoder", "word_features")
+class WordFeatureEncoder(TextEncoder):
+    """Fixed random features: the mean over a phrase's words and pairs of neighbouring words.
+
+    A word's feature depends on the word alone, so embeddings are the same on every machine.
+    """
+
+    def __init__(self, width: int = 256) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("device_marker", torch.zeros(()), persistent=False)
+
+    def forward(self, phrases: Sequence[str]) -> Tensor:
+        """Embeds phrases, [P, width]."""
+        features = np.stack([self._phrase(phrase) for phrase in phrases])
+        return torch.from_numpy(features).to(self.device_marker.device)
+
+    def _phrase(self, phrase: str) -> np.ndarray:
+        words = phrase.lower().split()
+        parts = words + [" ".join(pair) for pair in zip(words, words[1:], strict=False)]
+        return np.mean([_word_feature(part, self.width) for part in parts or [""]], axis=0)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _word_feature(word: str, width: int) -> np.ndarray:
+    seed = zlib.crc32(word.encode())
+    return np.random.default_rng(seed).standard_normal(width).astype(np.float32)

@@ -1,0 +1,25 @@
+"""Tokenizers of language models and small text towers."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+
+def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer from a directory or from the local Hugging Face cache.
+
+    Args:
+        name: directory, or model id such as "google/flan-t5-xl".
+        key: the configuration key that gave it, for the error.
+
+    Raises:
+        FileNotFoundError: it is neither a directory nor in the cache.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        kind = "directory without a tokenizer" if Path(name).is_dir() else "missing directory"
+        raise FileNotFoundError(
+            f"{key}: no tokenizer at '{name}' ({kind}, and no such model in the Hugging Face "
+            f"cache): {error}"
+        ) from error

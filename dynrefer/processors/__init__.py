@@ -1,0 +1,29 @@
+"""What turns files and annotations into model inputs: views of regions, captions, control words."""
+
+from dynrefer.processors.caption import CaptionProcessor
+from dynrefer.processors.control_words import (
+    ControlWordSampler,
+    caption_control_words,
+    join_control_words,
+)
+from dynrefer.processors.region_image import (
+    ImageError,
+    RegionImageProcessor,
+    RegionViews,
+    check_boxes,
+    open_image,
+    to_rgb,
+)
+
+__all__ = [
+    "CaptionProcessor",
+    "ControlWordSampler",
+    "ImageError",
+    "RegionImageProcessor",
+    "RegionViews",
+    "caption_control_words",
+    "check_boxes",
+    "join_control_words",
+    "open_image",
+    "to_rgb",
+]

@@ -1,0 +1,168 @@
+"""From one decoded image and its boxes to the distinct crops that all views of the regions need."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from dynrefer.registry import registry
+from dynrefer.views import ViewSelector, nested_boxes, pixel_boxes, region_boxes_in_views
+
+# The ways in which PIL reports a damaged file, depending on its format.
+_DAMAGE = (OSError, SyntaxError, ValueError, NotImplementedError, Image.DecompressionBombError)
+
+
+class ImageError(ValueError):
+    """An image file that is missing, damaged or of a kind that cannot be read as 8-bit RGB."""
+
+
+@dataclass
+class RegionViews:
+    """The views of N regions of one image. Regions whose views coincide share a crop.
+
+    Attributes:
+        crops: uint8 [U, 3, S, S] RGB, the distinct crops, not normalised.
+        view_index: int64 [N, V], the crop that shows each view.
+        region_boxes: float32 [N, V, 4] xyxy, the region inside each view, in pixels of the crop.
+        ratios: float32 [N, V], 0 (the region alone) to 1 (the whole image).
+        view_boxes: int64 [N, V, 4] xyxy, end exclusive, in pixels of the image.
+    """
+
+    crops: torch.Tensor
+    view_index: torch.Tensor
+    region_boxes: torch.Tensor
+    ratios: torch.Tensor
+    view_boxes: torch.Tensor
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Decodes an image file to RGB; see ``to_rgb`` for the other modes.
+
+    The pixels stay as they are stored: an EXIF orientation is ignored, as published, because
+    annotations refer to the stored pixels.
+
+    Raises:
+        ImageError: missing, truncated, no image, or too large for PIL's decompression guard.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(image)
+    except FileNotFoundError as error:
+        raise ImageError(f"image file {path} does not exist") from error
+    except _DAMAGE as error:
+        raise ImageError(f"image file {path} cannot be decoded: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as 8-bit RGB (itself where it is that already).
+
+    Grey and palette images are spread over three channels, transparency is dropped, CMYK is
+    converted by PIL without a colour profile, and 16-bit grey keeps its high byte.
+
+    Raises:
+        ImageError: 32-bit integer or float pixels, which have no defined white.
+    """
+    if image.mode.startswith("I;16"):
+        # PIL's own conversion turns every value above 255 into white.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageError(f"pixels of mode '{image.mode}'; valid are 8-bit images and 16-bit grey")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def check_boxes(boxes: ArrayLike, width: int, height: int, what: str = "box") -> np.ndarray:
+    """Checks boxes against an image, clips them to it and widens those under one pixel.
+
+    A side under one pixel grows to one, downwards from its end as published, or up from 0 where
+    the image ends there. Boxes inside the image with sides of a pixel or more are not changed.
+
+    Args:
+        boxes: [N, 4] xyxy in pixels; N may be 0.
+        width, height: size of the image in pixels.
+        what: name of a box in messages.
+
+    Returns:
+        float32 [N, 4] xyxy.
+
+    Raises:
+        ValueError: not [N, 4], a value that is not finite, no area, or wholly outside the image.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if boxes.size == 0:
+        return np.zeros((0, 4), dtype=np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{what} array has shape {list(boxes.shape)}; valid is [N, 4], xyxy")
+    size = np.array([width, height], dtype=np.float64)
+    starts, ends = boxes[:, :2], boxes[:, 2:]
+    for wrong, reason in (
+        (~np.isfinite(boxes), "is not finite"),
+        (starts >= ends, "has no area; valid is x1 < x2 and y1 < y2"),
+        ((starts >= size) | (ends <= 0), "lies wholly outside"),
+    ):
+        if wrong.any():
+            index = int(np.argmax(wrong.any(axis=1)))
+            raise ValueError(
+                f"{what} {index} {boxes[index].tolist()} {reason} (image of {width} x {height} "
+                "pixels, boxes are x1, y1, x2, y2)"
+            )
+    starts, ends = np.clip(starts, 0, size), np.clip(ends, 0, size)
+    starts = np.where(ends - starts < 1, np.maximum(ends - 1, 0), starts)
+    ends = np.maximum(ends, np.minimum(starts + 1, size))
+    return np.concatenate([starts, ends], axis=1).astype(np.float32)
+
+
+@registry.register("processor", "dynrefer")
+class RegionImageProcessor:
+    """Cuts every region's views out of an image, each distinct window once.
+
+    Args:
+        image_size: S, the side of the square crops in pixels.
+        view_selector: which ratios to look at (dynrefer.views.selectors).
+    """
+
+    def __init__(self, image_size: int, view_selector: ViewSelector) -> None:
+        if image_size < 1:
+            raise ValueError(f"image_size is {image_size}; valid is a side of 1 pixel or more")
+        self.image_size = image_size
+        self.view_selector = view_selector
+
+    def __call__(
+        self, image: Image.Image, boxes: ArrayLike, rng: np.random.Generator
+    ) -> RegionViews:
+        """Views of some regions of one image.
+
+        Args:
+            image: a PIL image of any mode that ``to_rgb`` takes.
+            boxes: [N, 4] xyxy in pixels, checked and clipped by ``check_boxes``; N may be 0.
+            rng: for selectors that draw their views.
+        """
+        image = to_rgb(image)
+        boxes = check_boxes(boxes, *image.size)
+        ratios = self.view_selector(np.asarray(image), boxes, rng)
+        view_boxes = pixel_boxes(nested_boxes(boxes, ratios, *image.size), *image.size)
+        windows: dict[tuple[int, ...], int] = {}
+        view_index = [
+            windows.setdefault(tuple(window), len(windows))
+            for window in view_boxes.reshape(-1, 4).tolist()
+        ]
+        region_boxes = region_boxes_in_views(view_boxes, self.image_size)
+        return RegionViews(
+            crops=self.crop(image, list(windows)),
+            view_index=torch.tensor(view_index, dtype=torch.int64).reshape(ratios.shape),
+            region_boxes=torch.from_numpy(region_boxes),
+            ratios=torch.from_numpy(ratios.astype(np.float32)),
+            view_boxes=torch.from_numpy(view_boxes),
+        )
+
+    def crop(self, image: Image.Image, windows: list[tuple[int, ...]]) -> torch.Tensor:
+        """Windows (xyxy, whole pixels) of an RGB image, resized: uint8 [U, 3, S, S]."""
+        side = self.image_size
+        crops = np.empty((len(windows), side, side, 3), dtype=np.uint8)
+        for crop, window in zip(crops, windows, strict=True):
+            # Cut before resizing: resize(box=...) would let pixels beside the window bleed in.
+            crop[:] = image.crop(window).resize((side, side), Image.Resampling.BICUBIC)
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()

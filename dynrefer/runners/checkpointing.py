@@ -1,0 +1,125 @@
+"""Checkpoints of a run: weights as safetensors, the rest of the state beside them.
+
+    checkpoints/step-00000120/trainable.safetensors   parameters that training changes
+                              frozen.safetensors      the others, where no file holds them
+                              state.pt                optimiser, scaler, generators, position
+                              config.yaml
+    checkpoints/last, best                            links to such folders
+
+A folder is complete before a link points to it, and links are replaced in one step: at any moment
+``last`` is a whole checkpoint.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+from dynrefer.distributed import barrier, gather_objects, is_main, rank, world_size
+from dynrefer.models import checkpoints
+
+LINKS = ("last", "best")
+
+
+@dataclass
+class Position:
+    """Where training stands: the next step to take, and the best score so far."""
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    best_score: float = float("-inf")
+
+
+def save_checkpoint(
+    directory: Path,
+    model: nn.Module,
+    config: DictConfig,
+    position: Position,
+    training: dict[str, Any],
+    links: tuple[str, ...] = ("last",),
+) -> Path:
+    """Writes a checkpoint and moves the links to it.
+
+    Args:
+        directory: the run's ``checkpoints`` folder.
+        model: without DistributedDataParallel around it.
+        training: state dicts of optimiser and scaler.
+        links: of "last" and "best".
+    """
+    generators = gather_objects(_generator_state())
+    folder = directory / f"step-{position.global_step:08d}"
+    if is_main():
+        part = directory / f".{folder.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        trainable, frozen = checkpoints.split_trainable(model)
+        save_file(trainable, part / checkpoints.TRAINABLE)
+        if frozen and _has_no_source(config):
+            save_file(frozen, part / checkpoints.FROZEN)
+        state = {"position": vars(position), "generators": generators, **training}
+        torch.save(state, part / "state.pt")
+        OmegaConf.save(config, part / "config.yaml")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+        for link in links:
+            _point(directory / link, folder)
+        _remove_unlinked(directory)
+    barrier()
+    return folder
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, Any]]:
+    """Loads weights and generators to resume from; returns the position and the training state.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, another architecture, or another number of
+            processes than it was written with.
+    """
+    checkpoints.load_directory(model, path)
+    state = checkpoints.read_checkpoint(path / "state.pt")
+    generators = state.pop("generators")
+    if len(generators) != world_size():
+        raise ValueError(
+            f"{path} was written by {len(generators)} processes and cannot be resumed by "
+            f"{world_size()}; the global batches would differ"
+        )
+    _restore_generators(generators[rank()])
+    return Position(**state.pop("position")), state
+
+
+def _generator_state() -> dict[str, Any]:
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state().cpu()
+    return state
+
+
+def _restore_generators(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _has_no_source(config: DictConfig) -> bool:
+    """Whether frozen weights exist in this run alone."""
+    return config.model.pretrained is None and config.model.caption_decoder.language_model is None
+
+
+def _point(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name, target_is_directory=True)
+    temporary.replace(link)
+
+
+def _remove_unlinked(directory: Path) -> None:
+    kept = {(directory / link).resolve() for link in LINKS if (directory / link).exists()}
+    for folder in directory.glob("step-*"):
+        if folder.resolve() not in kept:
+            shutil.rmtree(folder)

@@ -1,0 +1,153 @@
+"""What train.py and evaluate.py do: parse, build, run."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dynrefer import distributed
+from dynrefer.config import ConfigError, load_config, require
+from dynrefer.distributed import is_main
+from dynrefer.models.builders import build_model, load_vocabularies
+from dynrefer.models.checkpoints import load_file_or_directory
+from dynrefer.models.dynrefer import DynRefer
+from dynrefer.registry import registry
+from dynrefer.runners import epoch_runner
+from dynrefer.runners.evaluation import (
+    Metrics,
+    evaluate,
+    evaluated_dataset,
+    ground_truth,
+    score,
+    tasks_of,
+    write_metrics,
+)
+from dynrefer.runners.logs import make_output_dir, metric_table, set_up_logging
+from dynrefer.tasks.task import read_predictions
+
+logger = logging.getLogger(__name__)
+
+# What a user can mend; shown as one message without a traceback.
+USER_ERRORS = (ConfigError, FileNotFoundError, PermissionError, KeyError, ValueError)
+
+__all__ = ["entry_point", "epoch_runner", "evaluate_main", "parser_of", "train_main"]
+
+
+def parser_of(usage: str | None, config_required: bool = True) -> argparse.ArgumentParser:
+    """The arguments that both entry points take."""
+    parser = argparse.ArgumentParser(
+        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg-path", type=Path, required=config_required, help="YAML file")
+    parser.add_argument(
+        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides, a.b=c"
+    )
+    return parser
+
+
+def entry_point(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    """Runs a main function; an error that the user can mend ends it with exit code 2.
+
+    ``DYNREFER_TRACEBACK=1`` shows where it was raised.
+    """
+    try:
+        main(arguments)
+    except USER_ERRORS as error:
+        if os.environ.get("DYNREFER_TRACEBACK"):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        distributed.stop()
+
+
+def train_main(arguments: argparse.Namespace) -> None:
+    """Trains, or evaluates where ``run.evaluate`` is true, as the release's train.py does."""
+    config = load_config(arguments.cfg_path, arguments.options)
+    if config.run.evaluate:
+        _evaluate_model(config, list(config.run.valid_splits))
+        return
+    device = _start(config)
+    output_dir = make_output_dir(Path(require(config, "run.output_dir")))
+    if is_main():
+        OmegaConf.save(config, output_dir / "config.yaml")
+    model = _model(config, device)
+    runner = registry.get("runner", config.run.runner)(config, model, output_dir)
+    runner.train()
+    if config.run.test_splits:
+        load_file_or_directory(model, output_dir / "checkpoints" / "best", model.published_names)
+        for split in config.run.test_splits:
+            _show(evaluate(config, model, split, output_dir, "best"), split)
+
+
+def evaluate_main(arguments: argparse.Namespace) -> None:
+    """Evaluates a checkpoint, or scores a result file."""
+    path = arguments.cfg_path
+    if path is None and arguments.checkpoint is None:
+        raise ConfigError("give --cfg-path, or --checkpoint for a checkpoint's own configuration")
+    config = load_config(path or arguments.checkpoint / "config.yaml", arguments.options)
+    if arguments.checkpoint is not None:
+        config.run.load_ckpt_path = str(arguments.checkpoint)
+    splits = [arguments.split] if arguments.split else list(config.run.valid_splits)
+    if arguments.res_path is None:
+        _evaluate_model(config, splits)
+        return
+    set_up_logging()
+    if len(splits) != 1:
+        raise ConfigError(f"--res-path scores one split; choose with --split from {splits}")
+    truth = ground_truth(config, splits[0], load_vocabularies(config.model))
+    predictions = read_predictions(arguments.res_path)
+    metrics = score(tasks_of(config), predictions, truth)
+    write_metrics(arguments.res_path.with_suffix(".metrics.json"), metrics, config)
+    _show(metrics, splits[0])
+
+
+def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
+    if not config.run.load_ckpt_path:
+        raise ConfigError("run.load_ckpt_path is not set; evaluation needs a checkpoint")
+    device = _start(config)
+    output_dir = make_output_dir(Path(require(config, "run.output_dir")))
+    for split in splits:
+        ground_truth(config, split, load_vocabularies(config.model))
+    model = _model(config, device)
+    for split in splits:
+        _show(evaluate(config, model, split, output_dir, "eval"), split)
+
+
+def _start(config: DictConfig) -> torch.device:
+    """Joins the processes and prepares logging, threads and random numbers."""
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    device = distributed.start(config.run.device)
+    set_up_logging()
+    logger.info("%d process(es) on %s", distributed.world_size(), device)
+    torch.manual_seed(config.run.seed + distributed.rank())
+    evaluated_dataset(config)
+    return device
+
+
+def _model(config: DictConfig, device: torch.device) -> DynRefer:
+    """The model on its device with the checkpoints of ``run.load_ckpt_path``."""
+    # Every process starts from the same weights; dropout differs between them.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        model = build_model(config.model)
+    paths = config.run.load_ckpt_path or []
+    for path in [paths] if isinstance(paths, str) else paths:
+        load_file_or_directory(model, Path(path), model.published_names)
+        logger.info("loaded %s", path)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    logger.info("%.2f M parameters, %.2f M of them trainable", total / 1e6, trainable / 1e6)
+    return model.to(device)
+
+
+def _show(metrics: Metrics, split: str) -> None:
+    if is_main():
+        print(f"\n{split}\n{metric_table(metrics)}")

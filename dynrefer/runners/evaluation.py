@@ -1,0 +1,201 @@
+"""Evaluation: predictions of a split, each region exactly once over all processes, and scores."""
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import dynrefer
+from dynrefer.config import ConfigError, to_plain
+from dynrefer.datasets.annotations import AnnotationIndex
+from dynrefer.datasets.batch import RegionBatch
+from dynrefer.datasets.builders import (
+    DatasetRequest,
+    annotation_files,
+    build_dataset,
+    build_view_selector,
+    instances_file,
+    open_annotations,
+)
+from dynrefer.distributed import EvaluationSampler, gather_objects, is_main
+from dynrefer.models.dynrefer import DynRefer, RegionPrediction
+from dynrefer.runners.logs import write_json
+from dynrefer.runners.precision import autocast
+from dynrefer.tasks.task import GroundTruth, Prediction, Task, choose_tasks, write_predictions
+from dynrefer.vocabulary import Vocabularies
+
+logger = logging.getLogger(__name__)
+
+Metrics = dict[str, dict[str, float]]
+
+
+def evaluated_dataset(config: DictConfig) -> str:
+    """Name of the dataset to evaluate on: ``run.eval_dataset_name``, or the only one."""
+    name = config.run.eval_dataset_name or next(iter(config.datasets), None)
+    if name not in config.datasets:
+        raise ConfigError(
+            f"run.eval_dataset_name: '{name}'; configured datasets: {', '.join(config.datasets)}"
+        )
+    return name
+
+
+def tasks_of(config: DictConfig) -> list[Task]:
+    """The tasks that judge the evaluated dataset."""
+    return choose_tasks(config.run.task, config.run.tasks, evaluated_dataset(config))
+
+
+def ground_truth(config: DictConfig, split: str, vocabularies: Vocabularies) -> GroundTruth:
+    """What the predictions of a split are judged against."""
+    name = evaluated_dataset(config)
+    files = annotation_files(config.datasets[name], name, split)
+    if len(files) != 1:
+        raise ConfigError(
+            f"datasets.{name}.build_info.annotations.{split} lists {len(files)} files; evaluation "
+            "takes one"
+        )
+    return GroundTruth(
+        open_annotations(config.datasets[name], files[0], training=False),
+        vocabularies,
+        instances_file(config.datasets[name], split),
+    )
+
+
+def evaluate(
+    config: DictConfig, model: DynRefer, split: str, output_dir: Path, label: str
+) -> Metrics:
+    """Predicts a split and scores it with every task of the run.
+
+    Tasks with the same view selector share one pass, and a pass runs only the decoders that its
+    tasks need. Writes ``results/<dataset>-<split>-<label>[-n].jsonl`` and ``metrics-...json``.
+
+    Returns:
+        Metrics by task; on other processes than the main one too.
+    """
+    truth = ground_truth(config, split, model.vocabularies)
+    stem = f"{evaluated_dataset(config)}-{split}-{label}"
+    metrics: Metrics = {}
+    for number, (selector, tasks) in enumerate(_passes(config, tasks_of(config))):
+        predictions = predict_split(config, model, split, selector, tasks)
+        if is_main():
+            suffix = f"-{number + 1}" if number else ""
+            path = output_dir / "results" / f"{stem}{suffix}.jsonl"
+            ordered = _in_file_order(predictions, truth.index)
+            write_predictions(path, ordered)
+            logger.info("%d predictions in %s", len(ordered), path)
+            by_id = {prediction.id: asdict(prediction) for prediction in ordered}
+            metrics |= score(tasks, by_id, truth)
+    if is_main():
+        write_metrics(output_dir / f"metrics-{stem}.json", metrics, config)
+    return gather_objects(metrics)[0]
+
+
+def predict_split(
+    config: DictConfig,
+    model: DynRefer,
+    split: str,
+    selector: DictConfig,
+    tasks: Sequence[Task],
+) -> list[RegionPrediction]:
+    """Predictions of all regions of a split, gathered from all processes, in no fixed order."""
+    name = evaluated_dataset(config)
+    dataset = build_dataset(
+        DatasetRequest(
+            name=name,
+            split=split,
+            config=config.datasets[name],
+            selector=build_view_selector(selector, config.model.num_views),
+            num_views=config.model.num_views,
+            image_size=config.model.image_size,
+            tags=model.vocabularies.tags,
+            seed=config.run.seed,
+            training=False,
+        )
+    )
+    loader = DataLoader(
+        dataset,
+        batch_size=config.run.batch_size_eval,
+        sampler=EvaluationSampler(len(dataset)),
+        num_workers=config.run.num_workers,
+        collate_fn=RegionBatch.collate,
+        pin_memory=model.device.type == "cuda",
+        # Loaders draw from a generator of their own, so that training's random numbers stay put.
+        generator=torch.Generator().manual_seed(config.run.seed),
+    )
+    decoders = frozenset().union(*(task.decoders for task in tasks))
+    predictions: list[RegionPrediction] = []
+    model.eval()
+    progress = tqdm(loader, desc=f"predict {name} {split}", unit="batch", disable=not is_main())
+    for batch in progress:
+        for chunk in batch.to(model.device, non_blocking=True).chunks(config.run.split_size):
+            with autocast(config, model.device):
+                predictions += model.predict(chunk, decoders)
+    return [prediction for part in gather_objects(predictions) for prediction in part]
+
+
+def score(
+    tasks: Sequence[Task], predictions: Mapping[int | str, Prediction], truth: GroundTruth
+) -> Metrics:
+    """Metrics of each task."""
+    metrics = {}
+    for task in tasks:
+        logger.info("scoring %s", task.name)
+        metrics[task.name] = task.evaluate(predictions, truth)
+    return metrics
+
+
+def headline(metrics: Metrics, tasks: Sequence[Task]) -> float:
+    """The number that picks the best checkpoint: the mean of the tasks' headline metrics."""
+    return sum(metrics[task.name][task.headline] for task in tasks) / len(tasks)
+
+
+def write_metrics(path: Path, metrics: Metrics, config: DictConfig) -> None:
+    """Writes metrics with the configuration and the versions that made them."""
+    versions = {
+        "dynrefer": dynrefer.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    content: dict[str, Any] = {
+        "metrics": metrics,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions,
+        "config": to_plain(config),
+    }
+    write_json(path, content)
+
+
+def _passes(config: DictConfig, tasks: Sequence[Task]) -> list[tuple[DictConfig, list[Task]]]:
+    """Tasks grouped by view selector."""
+    unknown = set(config.run.view_selectors) - {task.name for task in tasks}
+    if unknown:
+        raise ConfigError(
+            f"run.view_selectors names {sorted(unknown)}; this run's tasks are "
+            f"{[task.name for task in tasks]}"
+        )
+    passes: dict[str, tuple[DictConfig, list[Task]]] = {}
+    for task in tasks:
+        selector = config.run.view_selectors.get(task.name, config.run.view_selector)
+        passes.setdefault(OmegaConf.to_yaml(selector), (selector, []))[1].append(task)
+    return list(passes.values())
+
+
+def _in_file_order(
+    predictions: Sequence[RegionPrediction], index: AnnotationIndex
+) -> list[RegionPrediction]:
+    """Predictions in the order of the annotations; each region once, or RuntimeError."""
+    by_id = {prediction.id: prediction for prediction in predictions}
+    ids = [index.region(position).id for position in range(len(index))]
+    missing = [id_ for id_ in ids if id_ not in by_id]
+    if len(by_id) != len(predictions) or (missing and len(by_id) == len(ids)):
+        raise RuntimeError(
+            f"{len(predictions)} predictions for {len(by_id)} regions; missing {missing[:5]}"
+        )
+    return [by_id[id_] for id_ in ids if id_ in by_id]

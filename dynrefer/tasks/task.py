@@ -1,0 +1,130 @@
+"""What a task is: the decoders that run, and the metric that judges."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dynrefer.datasets.annotations import AnnotationIndex, RegionRecord
+from dynrefer.models.dynrefer import RegionPrediction
+from dynrefer.registry import registry
+from dynrefer.vocabulary import Vocabularies
+
+Prediction = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What predictions are judged against.
+
+    ``index`` holds the annotated regions; ``instances`` is COCO's instances file where the dataset
+    has one; ``vocabularies`` give attributes and classes their order.
+    """
+
+    index: AnnotationIndex
+    vocabularies: Vocabularies
+    instances: Path | None = None
+
+    def regions(self) -> Iterable[RegionRecord]:
+        """All annotated regions, in the order of the file."""
+        return (self.index.region(position) for position in range(len(self.index)))
+
+
+class Task(ABC):
+    """A benchmark: which decoders it needs and how predictions are scored.
+
+    ``headline`` names the metric that picks the best checkpoint, in percent.
+    """
+
+    name: str
+    decoders: frozenset[str]
+    headline: str
+
+    @abstractmethod
+    def evaluate(
+        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
+    ) -> dict[str, float]:
+        """Metrics of predictions by region id.
+
+        Raises:
+            ValueError: regions without a prediction, or predictions without the needed field.
+        """
+
+    def field_of(
+        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, field: str
+    ) -> Any:
+        """One field of a region's prediction; ValueError names region and field if missing."""
+        value = predictions.get(region.id, {}).get(field)
+        if value is None:
+            known = "has no " + field if region.id in predictions else "has no prediction"
+            raise ValueError(
+                f"{self.name}: region {region.id!r} {known} ({len(predictions)} predictions)"
+            )
+        return value
+
+
+# The release has one task, "dynrefer", and tells benchmarks by the dataset's name, in this order.
+_RELEASE_BENCHMARKS = (
+    ("reg", "region_captioning"),
+    ("refcoco", "region_captioning"),
+    ("ovad", "attribute_detection"),
+    ("vg", "dense_captioning"),
+    ("coco", "region_recognition"),
+)
+
+
+def choose_tasks(task: str, tasks: Sequence[str] | None, dataset: str) -> list[Task]:
+    """The tasks of a run: those listed, else the one named, else by the dataset's name.
+
+    Raises:
+        KeyError: a task that is not registered.
+        ValueError: the release's task "dynrefer" with a dataset whose name tells no benchmark.
+    """
+    if tasks:
+        return [registry.get("task", name)() for name in tasks]
+    if task != "dynrefer":
+        return [registry.get("task", task)()]
+    for part, name in _RELEASE_BENCHMARKS:
+        if part in dataset:
+            return [registry.get("task", name)()]
+    raise ValueError(
+        f"run.task 'dynrefer' finds no benchmark by the name of dataset '{dataset}'; list tasks in "
+        f"run.tasks; valid: {', '.join(registry.names('task'))}"
+    )
+
+
+def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> None:
+    """Writes a result file: one JSON object a region and line, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as lines:
+        for prediction in predictions:
+            values = {key: value for key, value in asdict(prediction).items() if value is not None}
+            lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+    part.replace(path)
+
+
+def read_predictions(path: Path) -> dict[int | str, Prediction]:
+    """Reads a result file into predictions by region id.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a line that is not a JSON object with an id, or an id that comes twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no result file at {path}")
+    predictions: dict[int | str, Prediction] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                prediction = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: line {number} is not JSON: {error.msg}") from error
+            if not isinstance(prediction, dict) or "id" not in prediction:
+                raise ValueError(f"{path}: line {number} has no 'id'; one object a region and line")
+            if prediction["id"] in predictions:
+                raise ValueError(f"{path}: line {number}: region {prediction['id']!r} comes twice")
+            predictions[prediction["id"]] = prediction
+    return predictions

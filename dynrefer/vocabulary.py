@@ -1,0 +1,190 @@
+"""Vocabularies: the tags, attributes and classes that a region can get.
+
+A vocabulary has ``names`` (what a user sees) and ``phrases`` (what the text encoder embeds).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+# The maturity synonyms of OVAD name no person, so the published model adds words that do.
+ADDED_SYNONYMS = {
+    "young/baby": ("kid", "kids", "child", "toddler", "boy", "girl"),
+    "adult/old/aged": ("teen", "elder"),
+}
+
+
+@dataclass(frozen=True)
+class TagVocabulary:
+    """Tags in the order of their indices; a tag is its own phrase."""
+
+    names: tuple[str, ...]
+
+    @property
+    def phrases(self) -> list[str]:
+        return list(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute as OVAD describes it; ``name`` is "type:synonym/synonym/..."."""
+
+    id: int
+    name: str
+    type: str
+    parent_type: str
+    is_has_att: str
+    freq_set: str
+
+    @property
+    def phrases(self) -> list[str]:
+        """Two phrases a synonym, with an empty noun: its two spaces are part of the wording."""
+        kind, _, synonyms = self.name.partition(":")
+        words = (*synonyms.split("/"), *ADDED_SYNONYMS.get(synonyms, ()))
+        if self.is_has_att == "is":
+            return [phrase for word in words for phrase in (f"the {word}", f"the  is {word}")]
+        owned = kind.replace(" tone", "")
+        pairs = ((f"the {word} {owned}", f"the  has {word} {owned}") for word in words)
+        return [phrase for pair in pairs for phrase in pair]
+
+
+@dataclass(frozen=True)
+class AttributeVocabulary:
+    """Attributes in the order of an annotation's ``att_vec``."""
+
+    entries: tuple[Attribute, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.entries)
+
+    @property
+    def phrases(self) -> list[str]:
+        """All phrases, attribute after attribute; an attribute's score is the best of its own."""
+        return [phrase for entry in self.entries for phrase in entry.phrases]
+
+    @property
+    def phrase_counts(self) -> list[int]:
+        """How many of ``phrases`` belong to each attribute."""
+        return [len(entry.phrases) for entry in self.entries]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@dataclass(frozen=True)
+class ClassVocabulary:
+    """Class names in the order of their indices."""
+
+    names: tuple[str, ...]
+
+    @property
+    def phrases(self) -> list[str]:
+        return [f"the {name.lower()}" for name in self.names]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def load_tags(path: str | Path) -> TagVocabulary:
+    """Reads a tag list, one tag a line (RAM's has 4,585).
+
+    Raises FileNotFoundError, and ValueError for an empty file, an empty line or a repeated tag.
+    """
+    lines = read_text(path, "tag_list").rstrip().split("\n")
+    return TagVocabulary(_checked_names((line.strip() for line in lines), path, "line", first=1))
+
+
+def load_attributes(path: str | Path) -> AttributeVocabulary:
+    """Reads OVAD's JSON (an object with ``attributes``) or the bare list of its attributes.
+
+    Raises FileNotFoundError, and ValueError for broken JSON, a missing key, a repeated name, or an
+    ``id`` that is not the position in the list (``att_vec`` is read by position).
+    """
+    content = read_json(path, "ovad_file")
+    items = content.get("attributes") if isinstance(content, dict) else content
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: needs a list, or an object with a list 'attributes'")
+    entries = tuple(_attribute(item, position, path) for position, item in enumerate(items))
+    _checked_names((entry.name for entry in entries), path, "attributes", first=0)
+    return AttributeVocabulary(entries)
+
+
+def load_classes(path: str | Path) -> ClassVocabulary:
+    """Reads a JSON list of class names.
+
+    Raises FileNotFoundError, and ValueError for broken JSON, anything but a list of strings, or
+    names that differ in no more than case (their phrases would be one).
+    """
+    names = read_json(path, "ov_file")
+    if not isinstance(names, list):
+        raise ValueError(f"{path}: needs a list of class names, found {type(names).__name__}")
+    return ClassVocabulary(_checked_names(names, path, "entry", first=0))
+
+
+def read_text(path: str | Path, setting: str) -> str:
+    """Text of a file; a missing one gives FileNotFoundError that names the configuration key."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}; the configuration key '{setting}' sets it")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not text in UTF-8: {error}") from error
+
+
+def read_json(path: str | Path, setting: str) -> Any:
+    """Parsed JSON file; ValueError names file, line and column of broken JSON."""
+    try:
+        return json.loads(read_text(path, setting))
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path}: broken JSON at {where}: {error.msg}") from error
+
+
+def _attribute(item: Any, position: int, path: str | Path) -> Attribute:
+    where = f"{path}: attributes[{position}]"
+    keys = [field.name for field in fields(Attribute)]
+    missing = [key for key in keys if not isinstance(item, dict) or key not in item]
+    if missing:
+        raise ValueError(f"{where}: lacks {', '.join(missing)}; needs {', '.join(keys)}")
+    attribute = Attribute(**{key: item[key] for key in keys})
+    if attribute.id != position:
+        raise ValueError(f"{where}: id is {attribute.id}, must be its position {position}")
+    if attribute.is_has_att not in ("is", "has"):
+        raise ValueError(f"{where}: is_has_att is {attribute.is_has_att!r}, must be 'is' or 'has'")
+    if ":" not in str(attribute.name):
+        raise ValueError(f"{where}: name is {attribute.name!r}, must be 'type:synonym/synonym'")
+    return attribute
+
+
+def _checked_names(
+    names: Iterable[Any], path: str | Path, unit: str, first: int
+) -> tuple[str, ...]:
+    """Names as a tuple; ValueError for one that is no string, empty or repeated, or for none."""
+    seen: dict[str, int] = {}
+    checked = tuple(names)
+    for number, name in enumerate(checked, first):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{path}: {unit} {number} is {name!r}, must be a name")
+        if name.lower() in seen:
+            where = f"{unit} {seen[name.lower()]}"
+            raise ValueError(f"{path}: {unit} {number} repeats {where}, {name!r}")
+        seen[name.lower()] = number
+    if not checked:
+        raise ValueError(f"{path}: is empty, must hold at least one name")
+    return checked
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The three vocabularies of a model."""
+
+    tags: TagVocabulary
+    attributes: AttributeVocabulary
+    classes: ClassVocabulary

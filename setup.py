@@ -1,0 +1,30 @@
+"""Package description; ``pip install .`` or ``pip install -e .[dev]``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "dynrefer/__init__.py").read_text())
+REQUIREMENTS = [
+    line
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+setup(
+    name="dynrefer",
+    version=VERSION.group(1),
+    description="Region-level captions, tags, attributes and classes from several nested views",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    python_requires=">=3.10",
+    packages=find_packages(include=["dynrefer", "dynrefer.*"]),
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.8", "hypothesis>=6.100", "import-linter>=2.1"],
+        "wandb": ["wandb>=0.19"],
+    },
+)

@@ -1,0 +1,166 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import demo
+from dynrefer.predictor import RegionPredictor
+from dynrefer.runners.checkpointing import Position, save_checkpoint
+from dynrefer.runners.entry import entry_point
+from tests.tiny_model import tiny_config, tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with checkpoint, image and mask."""
+    folder = tmp_path_factory.mktemp("demo")
+    config = tiny_config(folder)
+    save_checkpoint(
+        folder / "checkpoints", tiny_model(config), config, Position(), {}, ("last", "best")
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "image.png")
+    mask = np.zeros((50, 60), dtype=np.uint8)
+    mask[10:40, 20:45] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    Image.fromarray(mask * 0).save(folder / "empty.png")
+    return folder
+
+
+def arguments_for(files, *more):
+    checkpoint = str(files / "checkpoints" / "best")
+    return ["--image", str(files / "image.png"), "--checkpoint", checkpoint, *map(str, more)]
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "demo.py"), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def in_process(arguments):
+    entry_point(demo.main, demo.demo_parser().parse_args(arguments))
+
+
+def test_json_and_picture(files, tmp_path):
+    out = tmp_path / "out.png"
+    more = ["--box", 1, 2, 20, 30, "--mask", files / "mask.png", "--control", "red,star"]
+    result = run(*arguments_for(files, *more, "--top", 2, "--json", "--out", out), cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    regions = json.loads(result.stdout)
+    assert [region["id"] for region in regions] == [0, 1]
+    assert [region["box"] for region in regions] == [[1, 2, 20, 30], [20, 10, 45, 40]]
+    predictor = RegionPredictor.from_checkpoint(files / "checkpoints" / "best", "cpu")
+    expected = predictor.predict(
+        files / "image.png", [[1, 2, 20, 30], [20, 10, 45, 40]], controls=[["red", "star"]] * 2
+    )
+    for region, wanted in zip(regions, expected, strict=True):
+        assert region["caption"] == wanted.prediction.caption
+        assert region["tags"] == wanted.prediction.tags
+        assert region["class"] == wanted.prediction.class_name
+        assert region["score"] == pytest.approx(wanted.prediction.score, rel=1e-3)
+        assert region["class_score"] == pytest.approx(max(wanted.prediction.class_logits), abs=1e-4)
+        assert [view["box"] for view in region["views"]] == [list(b) for b in wanted.view_boxes]
+        assert [view["ratio"] for view in region["views"]][0] == 0
+        scores = [item["score"] for item in region["attributes"]]
+        best = sorted(wanted.prediction.attributes, reverse=True)[:2]
+        assert scores == pytest.approx(best, abs=1e-4)
+        assert all(": " in item["name"] for item in region["attributes"])
+    with Image.open(out) as picture:
+        assert picture.width > 1500
+
+
+def test_without_a_checkpoint(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--image", str(files / "image.png"), "--box", "1", "2", "20", "30"]
+    assert_error(arguments, "`bash scripts/quickstart.sh` trains one", capsys)
+
+
+def test_default_checkpoint(files, tmp_path, monkeypatch, capsys):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "shapes").symlink_to(files)
+    monkeypatch.chdir(tmp_path)
+    in_process(["--image", str(files / "image.png"), "--box", "1", "2", "20", "30"])
+    assert "caption" in capsys.readouterr().out
+
+
+def test_text(files, capsys):
+    in_process(arguments_for(files, "--box", 1, 2, 20, 30.5, "--box", 5, 5, 50, 45, "--top", 3))
+    one, two = capsys.readouterr().out.split("\n\n")
+    lines = one.splitlines()
+    assert lines[0].split() == ["region", "0", "box", "1", "2", "20", "30.5"]
+    assert [text.split()[0] for text in lines[1:]] == [
+        "caption",
+        "tags",
+        "class",
+        "attributes",
+        "views",
+    ]
+    assert lines[4].count("(0.") + lines[4].count("(1.") == 3
+    assert lines[5].split("t = ")[1].split(", ")[0] == "0"
+    assert two.startswith("region 1")
+
+
+def test_configuration_with_a_checkpoint(files, capsys):
+    box = ["--box", 1, 2, 20, 30]
+    configuration = ["--cfg-path", files / "tiny.yaml", "--options", "model.tag_threshold=1"]
+    in_process(arguments_for(files, *box, *configuration))
+    assert "tags        (none)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "no region is given"),
+        (["--box", 1, 2, "nan", 4], "box 0 [1.0, 2.0, nan, 4.0] is not finite"),
+        (["--box", 100, 2, 110, 4], "box 0 [100.0, 2.0, 110.0, 4.0] lies wholly outside"),
+        (["--mask", "{files}/empty.png"], "mask 0 is empty"),
+        (["--mask", "{files}/none.png"], "none.png does not exist"),
+        (["--box", 1, 2, 3, 4, "--image", "none.png"], "image file none.png does not exist"),
+        (["--box", 1, 2, 3, 4, "--image", "{files}/tiny.yaml"], "tiny.yaml cannot be decoded"),
+        (["--box", 1, 2, 3, 4, "--out", "{files}/none/out.png"], "there is no folder"),
+        (["--box", 1, 2, 3, 4, "--out", "out.gif"], "suffix '.gif'"),
+        (["--box", 1, 2, 3, 4, "--top", -1], "--top -1"),
+    ],
+)
+def test_errors_come_before_the_model(files, monkeypatch, capsys, more, message):
+    def refuse(_):
+        raise AssertionError("the model was built")
+
+    monkeypatch.setattr(demo, "load_predictor", refuse)
+    assert_error(arguments_for(files, *(str(m).format(files=files) for m in more)), message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--checkpoint", "none"], "no checkpoint at none"),
+        (["--options", "model.tag_treshold=1"], "did you mean 'tag_threshold'"),
+        (["--options", "run.view_selector.name=image"], "'image_prior'"),
+        (["--device", "tpu9"], "device 'tpu9'"),
+        (["--cfg-path", "none.yaml"], "no configuration file at none.yaml"),
+    ],
+)
+def test_errors_of_the_model(files, capsys, more, message):
+    assert_error(arguments_for(files, "--box", 1, 2, 20, 30, *more), message, capsys)
+
+
+def assert_error(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        in_process(arguments)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and printed.out == ""
+    assert printed.err.startswith("error: ") and len(printed.err.splitlines()) == 1
+    assert message in printed.err

@@ -1,0 +1,277 @@
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from dynrefer.config import ConfigError
+from dynrefer.datasets.builders import (
+    annotation_files,
+    build_view_selector,
+    open_annotations,
+)
+from dynrefer.datasets.shapes import make_shapes
+from dynrefer.predictor import RegionPredictor, open_mask, region_boxes
+from dynrefer.processors.region_image import ImageError
+from dynrefer.runners.checkpointing import Position, save_checkpoint
+from dynrefer.runners.evaluation import predict_split, tasks_of
+from dynrefer.views import TaskPriorSelector, nested_boxes, pixel_boxes
+from tests.tiny_model import tiny_config, tiny_model
+
+WIDTH, HEIGHT = 60, 50
+BOXES = [[1, 2, 20, 30], [10.5, 10, 40, 40.5], [0, 0, 60, 50]]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return tiny_config(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def predictor(config):
+    selector = build_view_selector(config.run.view_selector, config.model.num_views)
+    return RegionPredictor(tiny_model(config), selector, config.model.image_size)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    save_checkpoint(folder, tiny_model(config), config, Position(), {}, ("best",))
+    return folder / "best"
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+IMAGE = Image.fromarray(noise(HEIGHT, WIDTH, 3))
+
+
+def mask_of(*pixels):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    for x, y in pixels:
+        mask[y, x] = True
+    return mask
+
+
+def assert_same(results, others):
+    assert len(results) == len(others)
+    for result, other in zip(results, others, strict=True):
+        assert result.box == other.box and result.view_boxes == other.view_boxes
+        one, two = result.prediction, other.prediction
+        assert one.caption == two.caption and one.tags == two.tags
+        np.testing.assert_allclose(one.attributes, two.attributes, atol=1e-5)
+        np.testing.assert_allclose(one.class_logits, two.class_logits, atol=1e-5)
+
+
+def test_every_field_is_there(predictor):
+    results = predictor.predict(IMAGE, BOXES)
+    vocabularies = predictor.model.vocabularies
+    assert [result.prediction.id for result in results] == [0, 1, 2]
+    assert [list(result.box) for result in results] == BOXES
+    for result in results:
+        prediction = result.prediction
+        assert isinstance(prediction.caption, str) and 0 <= prediction.score <= 1
+        assert set(prediction.tags) <= set(vocabularies.tags.names)
+        assert len(prediction.attributes) == len(vocabularies.attributes)
+        assert (
+            prediction.class_name
+            == vocabularies.classes.names[int(np.argmax(prediction.class_logits))]
+        )
+        assert len(prediction.ratios) == len(result.view_boxes) == 3
+
+
+def test_regions_differ(predictor):
+    one, two, _ = predictor.predict(IMAGE, BOXES)
+    assert one.prediction.caption != two.prediction.caption
+    difference = np.subtract(one.prediction.class_logits, two.prediction.class_logits)
+    assert abs(difference).max() > 0.05
+
+
+def test_view_boxes_follow_from_box_and_ratios(predictor):
+    for result in predictor.predict(IMAGE, BOXES, decoders=["tags"]):
+        boxes, ratios = np.array([result.box]), np.array([result.prediction.ratios])
+        expected = pixel_boxes(nested_boxes(boxes, ratios, WIDTH, HEIGHT), WIDTH, HEIGHT)[0]
+        assert [list(box) for box in result.view_boxes] == expected.tolist()
+
+
+def test_agrees_with_evaluation(predictor, config, tmp_path):
+    world = tmp_path / "world"
+    make_shapes(world, 0, val_images=2, test_images=0, seed=1, progress=False)
+    build_info = {"annotations": {"val": [str(world / "val.json")]}}
+    config = OmegaConf.merge(config, {"datasets": {"shapes": {"build_info": build_info}}})
+    config.run.tasks = ["region_captioning", "attribute_detection", "region_recognition"]
+    selector = config.run.view_selector
+    evaluated = predict_split(config, predictor.model, "val", selector, tasks_of(config))
+    index = predict_index(config)
+    assert len(evaluated) == len(index) > 2
+    for image in range(index.num_images):
+        regions = [index.region(position) for position in index.regions_of_image(image)]
+        results = predictor.predict(index.image(image).path, [region.box for region in regions])
+        for region, result in zip(regions, results, strict=True):
+            other = next(prediction for prediction in evaluated if prediction.id == region.id)
+            one = result.prediction
+            assert (one.caption, one.tags, one.ratios) == (other.caption, other.tags, other.ratios)
+            np.testing.assert_allclose(one.attributes, other.attributes, atol=1e-5)
+            np.testing.assert_allclose(one.class_logits, other.class_logits, atol=1e-5)
+
+
+def predict_index(config):
+    dataset = config.datasets.shapes
+    return open_annotations(dataset, annotation_files(dataset, "shapes", "val")[0], training=False)
+
+
+def test_masks_become_tight_boxes_after_the_boxes():
+    masks = [mask_of((3, 4), (9, 4), (5, 11)), mask_of((WIDTH - 1, HEIGHT - 1))]
+    boxes = region_boxes((WIDTH, HEIGHT), BOXES[:1], masks)
+    assert boxes.dtype == np.float32
+    assert boxes.tolist() == [BOXES[0], [3, 4, 10, 12], [WIDTH - 1, HEIGHT - 1, WIDTH, HEIGHT]]
+    assert region_boxes((WIDTH, HEIGHT), masks=np.stack(masks)).tolist() == boxes[1:].tolist()
+
+
+def test_a_mask_predicts_what_its_box_does(predictor):
+    from_mask = predictor.predict(IMAGE, masks=[mask_of((3, 4), (30, 35))])
+    assert_same(from_mask, predictor.predict(IMAGE, [[3, 4, 31, 36]]))
+
+
+def test_no_regions_no_predictions(predictor):
+    assert predictor.predict(IMAGE, boxes=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("boxes", "masks", "message"),
+    [
+        (None, None, "no region is given"),
+        ([BOXES[0], [1, 2, np.nan, 4]], None, "box 1 .* is not finite"),
+        ([BOXES[0], [5, 5, 5, 9]], None, "box 1 .* has no area"),
+        ([[70, 5, 90, 9]], None, "box 0 .* lies wholly outside"),
+        ([1, 2, 3, 4], None, r"valid is \[N, 4\]"),
+        (None, [mask_of((1, 1)), mask_of()], "mask 1 is empty"),
+        (None, [mask_of((1, 1)).T], r"mask 0 is bool \[60, 50\]; valid is bool \[50, 60\]"),
+        (None, [mask_of((1, 1)).astype(np.uint8)], "mask 0 is uint8"),
+    ],
+)
+def test_bad_regions_are_named(predictor, boxes, masks, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(IMAGE, boxes, masks)
+
+
+def test_images_of_every_kind(predictor, tmp_path):
+    IMAGE.save(tmp_path / "image.png")
+    expected = predictor.predict(IMAGE, BOXES)
+    for image in (tmp_path / "image.png", str(tmp_path / "image.png"), np.asarray(IMAGE)):
+        assert_same(predictor.predict(image, BOXES), expected)
+    assert_same(predictor.predict(IMAGE.convert("RGBA"), BOXES), expected)
+    grey = noise(HEIGHT, WIDTH)
+    spread = predictor.predict(np.repeat(grey[..., None], 3, axis=2), BOXES)
+    assert_same(predictor.predict(grey, BOXES), spread)
+    assert_same(predictor.predict(Image.fromarray(grey), BOXES), spread)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [noise(8, 8, 2), noise(8, 8, 3).astype(np.float32), noise(0, 8, 3), noise(8), "no.png", 3],
+    ids=["two channels", "float", "no rows", "one axis", "missing file", "a number"],
+)
+def test_bad_images(predictor, image):
+    with pytest.raises(ImageError, match="valid is|does not exist"):
+        predictor.predict(image, [[0, 0, 4, 4]])
+
+
+def test_open_mask(tmp_path):
+    Image.fromarray(mask_of((3, 4))).save(tmp_path / "bits.png")
+    Image.fromarray(mask_of((3, 4)).astype(np.uint8) * 255).save(tmp_path / "grey.png")
+    for name in ("bits.png", "grey.png"):
+        np.testing.assert_array_equal(open_mask(tmp_path / name), mask_of((3, 4)))
+
+
+def test_controls_reach_their_regions_in_every_chunk(predictor, monkeypatch):
+    seen = []
+    generate = predictor.model.caption_decoder.generate
+
+    def spy(queries, control_words, generation):
+        seen.append(control_words)
+        return generate(queries, control_words, generation)
+
+    monkeypatch.setattr(predictor.model.caption_decoder, "generate", spy)
+    predictor.model.tag_threshold = 1.0
+    predictor.chunk_size = 2
+    predictor.predict(IMAGE, BOXES, controls=[["red", "star"], [], ["blue", "blue"]])
+    assert seen == [["red,star|", "|"], ["blue|"]]
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [([["red"]], "1 lists of words for 3 regions"), (["red", [], []], "valid is a list of words")],
+)
+def test_bad_controls(predictor, controls, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(IMAGE, BOXES, controls=controls)
+
+
+def test_chunks_do_not_change_results(predictor):
+    whole = predictor.predict(IMAGE, BOXES)
+    predictor.chunk_size = 1
+    assert_same(predictor.predict(IMAGE, BOXES), whole)
+
+
+def test_only_the_decoders_asked_for_run(predictor, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the caption decoder ran")
+
+    monkeypatch.setattr(predictor.model.caption_decoder, "generate", refuse)
+    prediction = predictor.predict(IMAGE, BOXES, decoders=["classes"])[0].prediction
+    assert prediction.class_name is not None
+    assert (prediction.caption, prediction.tags, prediction.attributes) == (None, None, None)
+
+
+def test_dropout_is_off_and_drawn_views_repeat(predictor):
+    predictor.processor.view_selector = build_view_selector(
+        OmegaConf.create({"name": "stochastic", "ratios": None}), 3
+    )
+    predictor.model.train()
+    assert_same(predictor.predict(IMAGE, BOXES), predictor.predict(IMAGE, BOXES))
+
+
+def test_bad_construction(predictor):
+    model, selector = predictor.model, predictor.processor.view_selector
+    with pytest.raises(ValueError, match="image_size is 64; the model takes crops of 32"):
+        RegionPredictor(model, selector, 64)
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        RegionPredictor(model, selector, 32, chunk_size=0)
+
+
+def test_checkpoint_predicts_as_the_model_it_holds(predictor, checkpoint):
+    loaded = RegionPredictor.from_checkpoint(checkpoint, device="cpu")
+    assert_same(loaded.predict(IMAGE, BOXES), predictor.predict(IMAGE, BOXES))
+
+
+def test_checkpoint_with_options_and_selector(checkpoint):
+    loaded = RegionPredictor.from_checkpoint(
+        checkpoint, "cpu", ["model.tag_threshold=0"], TaskPriorSelector(3, [0.5, 1.0])
+    )
+    result = loaded.predict(IMAGE, BOXES[:1], decoders=["tags"])[0]
+    assert result.prediction.ratios == [0.0, 0.5, 1.0]
+    assert result.prediction.tags == list(loaded.model.vocabularies.tags.names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "gpu"}, "device 'gpu'; valid"),
+        ({"options": ["model.qformer.hidden_size=64"]}, "another architecture"),
+        ({"options": ["model.image_sice=64"]}, "image_size"),
+    ],
+)
+def test_bad_checkpoint_arguments(checkpoint, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RegionPredictor.from_checkpoint(checkpoint, **arguments)
+
+
+def test_missing_weights(config, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*nowhere"):
+        RegionPredictor.from_checkpoint(tmp_path / "nowhere")
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(FileNotFoundError, match="trainable.safetensors is missing"):
+        RegionPredictor.from_checkpoint(tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="predictions need weights"):
+        RegionPredictor.from_config(config)

@@ -1,0 +1,178 @@
+"""Tags, attributes and classes: phrases as the published code wrote them, and refused files."""
+
+import json
+
+import pytest
+
+from dynrefer.vocabulary import load_attributes, load_classes, load_tags, read_json
+from tests.shared import shared_path
+
+# Attributes and phrases of shared/parity/official_tiny, written by the published code.
+PUBLISHED = [
+    ("cleanliness:clean/neat", "is", ["the clean", "the  is clean", "the neat", "the  is neat"]),
+    ("color:red", "is", ["the red", "the  is red"]),
+    ("clothes color:black", "has", ["the black clothes color", "the  has black clothes color"]),
+    (
+        "hair tone:light/bright",
+        "has",
+        ["the light hair", "the  has light hair", "the bright hair", "the  has bright hair"],
+    ),
+    (
+        "maturity:young/baby",
+        "is",
+        [
+            phrase
+            for word in ("young", "baby", "kid", "kids", "child", "toddler", "boy", "girl")
+            for phrase in (f"the {word}", f"the  is {word}")
+        ],
+    ),
+    (
+        "maturity:adult/old/aged",
+        "is",
+        [
+            phrase
+            for word in ("adult", "old", "aged", "teen", "elder")
+            for phrase in (f"the {word}", f"the  is {word}")
+        ],
+    ),
+]
+
+
+def attribute(position, name, is_has_att="is", **changes):
+    kind = name.split(":")[0]
+    entry = {"id": position, "name": name, "type": kind, "parent_type": kind.split()[-1]}
+    return {**entry, "is_has_att": is_has_att, "freq_set": "head", **changes}
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def published_attributes():
+    return [attribute(i, name, is_has) for i, (name, is_has, _) in enumerate(PUBLISHED)]
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_attribute_phrases_are_the_published_ones(tmp_path, published_attributes, wrapped):
+    content = {"attributes": published_attributes} if wrapped else published_attributes
+    vocabulary = load_attributes(write_json(tmp_path / "ovad.json", content))
+    assert vocabulary.phrases == [phrase for _, _, phrases in PUBLISHED for phrase in phrases]
+    assert vocabulary.phrase_counts == [4, 2, 2, 4, 16, 10]
+    assert vocabulary.names == tuple(name for name, _, _ in PUBLISHED)
+    assert len(vocabulary) == 6
+    assert vocabulary.entries[3].parent_type == "tone"
+
+
+def test_phrases_agree_with_the_parity_case():
+    folder = "parity/official_tiny"
+    case = json.loads(shared_path(f"{folder}/case.json").read_text())
+    attributes = load_attributes(shared_path(f"{folder}/attributes.json"))
+    assert attributes.phrases == case["attribute_phrases"]
+    assert attributes.phrase_counts == case["attribute_synonym_counts"]
+    tags = load_tags(shared_path(f"{folder}/tags.txt"))
+    assert list(tags.names) == tags.phrases == case["config"]["tags"]
+    assert load_classes(shared_path(f"{folder}/classes.json")).phrases[0] == "the person"
+
+
+def test_the_117_attributes_of_ovad():
+    path = shared_path("data/coco_sample/annotations/ovad_sample.json")
+    vocabulary = load_attributes(path)
+    assert len(vocabulary) == 117
+    assert sum(vocabulary.phrase_counts) == len(vocabulary.phrases)
+    assert vocabulary.entries[64].phrases == ["the dark hair", "the  has dark hair"]
+
+
+def test_the_tag_list_of_ram():
+    vocabulary = load_tags(shared_path("data/ram_tag_list.txt"))
+    assert len(vocabulary) == len(vocabulary.phrases) == 4585
+    assert vocabulary.names[-1] == "zoo"
+
+
+def test_tags_are_stripped_and_a_last_line_break_is_no_tag(tmp_path):
+    path = tmp_path / "tags.txt"
+    path.write_bytes(b"\xef\xbb\xbfdog\r\nice cream \nzoo\n\n")
+    assert load_tags(path).names == ("dog", "ice cream", "zoo")
+
+
+def test_class_phrases_are_lower_case_and_names_are_kept(tmp_path):
+    names = ["Person", "cat", "Dining Table"]
+    vocabulary = load_classes(write_json(tmp_path / "classes.json", names))
+    assert vocabulary.phrases == ["the person", "the cat", "the dining table"]
+    assert vocabulary.names == tuple(names)
+    assert len(vocabulary) == 3
+
+
+@pytest.mark.parametrize(
+    ("load", "setting"),
+    [(load_tags, "tag_list"), (load_attributes, "ovad_file"), (load_classes, "ov_file")],
+)
+def test_a_missing_file_names_itself_and_the_setting(tmp_path, load, setting):
+    with pytest.raises(FileNotFoundError, match=f"absent.*'{setting}'"):
+        load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dog\ncat\ndog\n", "line 3 repeats line 1, 'dog'"),
+        ("dog\n\ncat\n", "line 2 is ''"),
+        ("", "line 1 is ''"),
+    ],
+)
+def test_refused_tag_lists(tmp_path, text, message):
+    path = tmp_path / "tags.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"tags.txt: {message}"):
+        load_tags(path)
+
+
+def test_a_tag_list_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "tags.txt"
+    path.write_bytes("crème brûlée".encode("latin-1"))
+    with pytest.raises(ValueError, match="tags.txt: is not text in UTF-8"):
+        load_tags(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "is empty"),
+        ({"person": 0}, "needs a list of class names, found dict"),
+        (["cat", 3], "entry 1 is 3"),
+        (["Cat", "dog", "cat"], "entry 2 repeats entry 0, 'cat'"),
+    ],
+)
+def test_refused_class_lists(tmp_path, content, message):
+    with pytest.raises(ValueError, match=f"classes.json: {message}"):
+        load_classes(write_json(tmp_path / "classes.json", content))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "is empty"),
+        (["color:red"], r"attributes\[0\]: lacks id, name"),
+        ([{"id": 0, "name": "color:red"}], "lacks type, parent_type, is_has_att, freq_set; needs"),
+        ([attribute(1, "color:red")], r"attributes\[0\]: id is 1, must be its position 0"),
+        ([attribute(0, "color:red", "had")], "is_has_att is 'had', must be 'is' or 'has'"),
+        ([attribute(0, "red", type="color")], "name is 'red', must be 'type:synonym/synonym'"),
+        ([attribute(i, "color:red") for i in range(2)], "attributes 1 repeats attributes 0"),
+    ],
+)
+def test_refused_attributes(tmp_path, entries, message):
+    with pytest.raises(ValueError, match=message):
+        load_attributes(write_json(tmp_path / "ovad.json", {"attributes": entries}))
+
+
+def test_attributes_need_their_section(tmp_path):
+    with pytest.raises(ValueError, match="ovad.json: needs a list, or an object with a list"):
+        load_attributes(write_json(tmp_path / "ovad.json", {"images": []}))
+
+
+def test_broken_json_names_line_and_column(tmp_path):
+    path = tmp_path / "classes.json"
+    path.write_text('["person",\n "cat" "dog"]')
+    with pytest.raises(ValueError, match="classes.json: broken JSON at line 2, column 8"):
+        read_json(path, "ov_file")
