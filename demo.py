@@ -2,7 +2,7 @@
 
 python demo.py --image photo.jpg --box 40 30 200 180 [--box ...] [--mask mask.png ...] --out out.png
 python demo.py --image photo.jpg --box 40 30 200 180 --control "red,dog" --json
-python demo.py --image photo.jpg --box 40 30 200 180 --cfg-path configs/demo/vg1.2.yaml
+python demo.py --image photo.jpg --box 40 30 200 180 --checkpoint output/shapes/checkpoints/last
 
 Boxes are x1 y1 x2 y2 in pixels; a mask is an image of the same size, black outside the region.
 """
@@ -18,7 +18,7 @@ from dynrefer.processors.region_image import open_image
 from dynrefer.runners.entry import entry_point, parser_of
 from dynrefer.visualize import best_attributes, check_picture_path, draw_regions, save_picture
 
-DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/best")
+DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/last")
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """Evaluates a checkpoint, or scores a result file without a model.
 
-python evaluate.py --checkpoint output/shapes/checkpoints/best [--split test]
-python evaluate.py --cfg-path configs/eval/shapes.yaml --options run.load_ckpt_path=CHECKPOINT
-python evaluate.py --cfg-path configs/eval/shapes.yaml --res-path output/.../results/FILE.jsonl
+python evaluate.py --checkpoint output/shapes/checkpoints/last [--split test]
+python evaluate.py --cfg-path configs/train/shapes.yaml --options run.load_ckpt_path=CHECKPOINT
+python evaluate.py --cfg-path configs/train/shapes.yaml --split test --res-path RESULTS.jsonl
 """
 
 from pathlib import Path

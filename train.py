@@ -1,7 +1,7 @@
 """Trains a model from a configuration; alone or under torchrun.
 
 python train.py --cfg-path configs/train/shapes.yaml [--options run.max_epoch=3 ...]
-torchrun --standalone --nproc_per_node=8 train.py --cfg-path configs/train/vg/vg1.2_5e.yaml
+torchrun --standalone --nproc_per_node=2 train.py --cfg-path configs/train/shapes.yaml
 """
 
 from dynrefer.runners.entry import entry_point, parser_of, train_main

@@ -13,7 +13,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from dynrefer.config_schema import RELEASE_FIXED, RELEASE_KEYS, RELEASE_VALUES, Config
+from dynrefer.config_schema import LEAST, RELEASE_FIXED, RELEASE_KEYS, RELEASE_VALUES, Config
 from dynrefer.registry import nearest
 
 
@@ -35,13 +35,15 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> DictConfig:
     """
     config = OmegaConf.structured(Config)
     for source, content in (*_with_bases(Path(path), ()), ("--options", _overrides(options))):
+        content = _from_release(content, source)
         try:
-            config = OmegaConf.merge(config, _from_release(content, source))
+            config = OmegaConf.merge(config, content)
         except (ConfigKeyError, ConfigAttributeError) as error:
             raise ConfigError(_unknown_key(source, error)) from error
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{source}: {error.full_key}: {reason}") from error
+        except (OmegaConfBaseException, TypeError) as error:
+            key = getattr(error, "full_key", None) or _rejected_key(config, content)
+            raise ConfigError(f"{source}: {key}: {_first_line(error)}") from error
+    _check_values(config, str(path))
     return config
 
 
@@ -71,12 +73,15 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Dict
         raise FileNotFoundError(f"no configuration file at {path}")
     try:
         content = OmegaConf.load(path)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: broken YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{path}: a mapping with model, datasets and run is expected")
     bases = content.pop("base", None) or []
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list | ListConfig) or not all(isinstance(b, str) for b in bases):
+        raise ConfigError(f"{path}: base: a list of files is expected, found {bases}")
+    for base in bases:
         beside = path.parent / base
         found = beside if beside.is_file() and not Path(base).is_file() else Path(base)
         yield from _with_bases(found, (*above, path.resolve()))
@@ -93,7 +98,11 @@ def _overrides(options: Sequence[str]) -> DictConfig:
         if "=" not in pair:
             raise ConfigError(f"--options: '{pair}' is not of the form key=value")
     # A dataset's name may hold dots ("vg1.2"): brackets quote it, datasets[vg1.2].build_info...
-    return OmegaConf.from_dotlist(pairs)
+    try:
+        return OmegaConf.from_dotlist(pairs)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = _first_line(error)
+        raise ConfigError(f"--options: {' '.join(pairs)}: cannot be read: {reason}") from error
 
 
 def _from_release(content: DictConfig, source: str) -> DictConfig:
@@ -115,6 +124,35 @@ def _from_release(content: DictConfig, source: str) -> DictConfig:
         if not isinstance(value, DictConfig | ListConfig) and value in names:
             OmegaConf.update(content, key, names[value])
     return content
+
+
+def _check_values(config: DictConfig, source: str) -> None:
+    """Resolves every reference between keys, and checks the counts."""
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{source}: {error.full_key}: {_first_line(error)}") from error
+    for key, least in LEAST.items():
+        value = OmegaConf.select(config, key)
+        if value < least:
+            raise ConfigError(f"{source}: {key}: {value}; valid is a whole number from {least} on")
+
+
+def _rejected_key(config: DictConfig, content: DictConfig) -> str:
+    """The dotted key of the first entry that does not fit, where OmegaConf does not name it."""
+    for key, value in content.items():
+        try:
+            OmegaConf.merge(config, {key: value})
+        except (OmegaConfBaseException, TypeError):
+            inner = config[key]
+            if isinstance(value, DictConfig) and isinstance(inner, DictConfig):
+                return f"{key}.{_rejected_key(inner, value)}"
+            return str(key)
+    return "?"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _unknown_key(source: str, error: OmegaConfBaseException) -> str:

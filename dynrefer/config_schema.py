@@ -12,10 +12,14 @@ from omegaconf import MISSING
 
 @dataclass
 class VisionConfig:
-    """Vision tower: ``name`` is timm's, ``options`` go to ``timm.create_model``."""
+    """Vision tower: ``name`` is timm's, ``options`` go to ``timm.create_model``.
+
+    ``checkpoint`` is a safetensors file of tower and norm to start from.
+    """
 
     name: str = "eva_giant_patch14_clip_224"
     drop_last_blocks: int = 1
+    checkpoint: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     freeze: bool = True
     precision: str = "fp16"
@@ -211,6 +215,7 @@ class RunConfig:
     warmup_steps: int = 5000
     weight_decay: float = 0.05
     beta2: float = 0.999
+    max_grad_norm: float | None = None
     max_epoch: int = 5
     batch_size_train: int = 64
     batch_size_eval: int = 64
@@ -254,6 +259,22 @@ class Config:
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
     run: RunConfig = field(default_factory=RunConfig)
 
+
+# The least value of the keys that are counts.
+LEAST: dict[str, int] = {
+    "model.num_views": 1,
+    "model.image_size": 1,
+    "run.max_epoch": 1,
+    "run.batch_size_train": 1,
+    "run.batch_size_eval": 1,
+    "run.accum_grad_iters": 1,
+    "run.split_size": 1,
+    "run.eval_every": 1,
+    "run.log_freq": 1,
+    "run.num_workers": 0,
+    "run.warmup_steps": 0,
+    "run.seed": 0,
+}
 
 # The release's flat model keys and where their values live here.
 RELEASE_KEYS: dict[str, str] = {

@@ -39,12 +39,15 @@ def start(device: str, timeout_minutes: float = 60) -> torch.device:
         device: "cuda", "cpu" or "auto" (cuda where there is one).
 
     Raises:
-        RuntimeError: cuda is asked for and missing, or the master port is taken.
+        ValueError: cuda is asked for and missing, or the device is unknown.
+        ConnectionError: the process group cannot be joined; the port is named, it may be taken.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not device.startswith(("cuda", "cpu")):
+        raise ValueError(f"run.device: '{device}'; valid: auto, cuda, cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError("run.device is 'cuda' but torch sees no GPU; set run.device=cpu or auto")
+        raise ValueError("run.device is 'cuda' but torch sees no GPU; set run.device=cpu or auto")
     if "WORLD_SIZE" not in os.environ:
         return torch.device(device)
     if device == "cuda":
@@ -55,8 +58,9 @@ def start(device: str, timeout_minutes: float = 60) -> torch.device:
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise RuntimeError(
-            f"cannot join the process group at {address}: {error}\nIf the port is in use, choose "
+        reason = str(error).splitlines()[0]
+        raise ConnectionError(
+            f"cannot join the process group at {address}: {reason}\nIf the port is in use, choose "
             "another with `torchrun --master_port PORT`, or a free one with `torchrun --standalone`"
         ) from error
     return torch.device(device)

@@ -1,6 +1,6 @@
 """RegionPredictor: an image and some boxes or masks -> captions, tags, attributes, classes.
 
-predictor = RegionPredictor.from_checkpoint(Path("output/shapes/checkpoints/best"))
+predictor = RegionPredictor.from_checkpoint(Path("output/shapes/checkpoints/last"))
 for result in predictor.predict("image.jpg", boxes=[[10, 20, 80, 90]]):
     print(result.box, result.prediction.caption)
 """
@@ -91,7 +91,7 @@ class RegionPredictor:
         """The model of a checkpoint folder that training wrote, built from its ``config.yaml``.
 
         Args:
-            path: such a folder, e.g. ``output/shapes/checkpoints/best``.
+            path: such a folder, e.g. ``output/shapes/checkpoints/last``.
             device: "cuda", "cpu" or "auto" (cuda where there is one).
             options: overrides of its configuration, "model.tag_threshold=0.8".
             selector: instead of the configuration's ``run.view_selector``.

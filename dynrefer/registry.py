@@ -18,6 +18,13 @@ KINDS = (
 )
 
 
+class UnknownNameError(KeyError):
+    """A name that the registry does not hold; the message suggests the nearest one it holds."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show the message in quotes
+
+
 def nearest(name: str, valid: list[str]) -> str:
     """The sentence that follows an unknown name: the nearest valid one and the whole list."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
@@ -48,10 +55,16 @@ class Registry:
         return store
 
     def get(self, kind: str, name: str) -> Any:
-        """The registered part; raises KeyError that suggests the nearest registered name."""
+        """The registered part.
+
+        Raises:
+            UnknownNameError: there is none of that name; the nearest one is suggested.
+        """
         entries = self._kind(kind)
         if name not in entries:
-            raise KeyError(f"no {kind} is registered as '{name}'; {nearest(name, list(entries))}")
+            raise UnknownNameError(
+                f"no {kind} is registered as '{name}'; {nearest(name, list(entries))}"
+            )
         return entries[name]
 
     def names(self, kind: str) -> list[str]:
@@ -60,7 +73,7 @@ class Registry:
 
     def _kind(self, kind: str) -> dict[str, Any]:
         if kind not in self._entries:
-            raise KeyError(f"unknown kind '{kind}'; {nearest(kind, list(self._entries))}")
+            raise UnknownNameError(f"unknown kind '{kind}'; {nearest(kind, list(self._entries))}")
         return self._entries[kind]
 
 

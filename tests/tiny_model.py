@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dynrefer.config import load_config
+from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.shapes_language import write_vocabularies
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
@@ -80,6 +81,23 @@ def tiny_config(folder: Path) -> DictConfig:
     return load_config(path)
 
 
+def tiny_run(folder: Path, world: Path) -> Path:
+    """Configuration file of a whole run of the tiny model on a shapes world, in ``folder``.
+
+    It recognises classes only, the one task that needs neither captions nor Java.
+    """
+    tiny_config(folder)
+    annotations = {split: [str(world / f"{split}.json")] for split in ("train", "val", "test")}
+    run = {
+        "base": str(folder / "tiny.yaml"),
+        "datasets": {"shapes": {"build_info": {"annotations": annotations}}},
+        "run": {"tasks": ["region_recognition"], "init_lr": 1e-3},
+    }
+    path = folder / "run.yaml"
+    OmegaConf.save(OmegaConf.create(run), path)
+    return path
+
+
 def tiny_model(config: DictConfig, seed: int = 0) -> DynRefer:
     """The configuration's model with large random weights, the same ones for the same seed.
 
@@ -92,3 +110,24 @@ def tiny_model(config: DictConfig, seed: int = 0) -> DynRefer:
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=1.5 / prod(parameter.shape[1:]) ** 0.5)
     return model.eval()
+
+
+def tiny_batch(model: DynRefer, regions: int, seed: int = 0) -> RegionBatch:
+    """Random crops, boxes, captions and tags for the tiny model; regions share some crops."""
+    generator = torch.Generator().manual_seed(seed)
+    views, side = model.fusion.num_views, model.vision.image_size
+    crops = max(regions, views)
+    tags = model.vocabularies.tags.names
+    words = [tags[i] for i in torch.randint(len(tags), (3 * regions,), generator=generator)]
+    corners = torch.rand(regions, views, 2, 2, generator=generator).mul(side).sort(dim=2)[0]
+    return RegionBatch(
+        crops=torch.randint(0, 256, (crops, 3, side, side), dtype=torch.uint8, generator=generator),
+        view_index=torch.randint(crops, (regions, views), generator=generator),
+        region_boxes=corners.flatten(2).floor(),
+        ratios=torch.rand(regions, views, generator=generator),
+        captions=["a " + " ".join(words[i : i + 1 + i % 3]) for i in range(regions)],
+        ids=[100 + i for i in range(regions)],
+        image_ids=[i // 2 for i in range(regions)],
+        tags=torch.rand(regions, len(tags), generator=generator) < 0.2,
+        control_words=[words[i] + "|" if i % 2 else "|" for i in range(regions)],
+    )

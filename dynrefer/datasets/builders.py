@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import ConcatDataset
 
@@ -90,10 +91,11 @@ def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
             f"datasets.{request.name}.build_info.num_views is {info.num_views}, model.num_views is "
             f"{request.num_views}; they must agree"
         )
-    if info.with_seg:
+    if info.with_seg or not info.obj_lvl:
         raise ConfigError(
-            f"datasets.{request.name}.build_info.with_seg: true; regions are used as boxes, as in "
-            "every published configuration"
+            f"datasets.{request.name}.build_info has with_seg: {info.with_seg} and obj_lvl: "
+            f"{info.obj_lvl}; regions are used as boxes, one a training sample, as in every "
+            "published configuration: with_seg: false, obj_lvl: true"
         )
     step = "train" if request.training else "eval"
     image_options = request.config.vis_processor[step]
@@ -107,20 +109,35 @@ def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
             f"{image_processor.image_size}, model.image_size is {request.image_size}"
         )
     control_words = ControlWordSampler(info.full_drop_ratio, info.drop_ratio)
-    limit = int(info.max_imgs)
-    return RegionDatasets(
-        RegionDataset(
-            open_annotations(request.config, path, request.training),
-            image_processor,
-            registry.get("processor", text_options.name)(),
-            request.tags,
-            by="region" if request.training else "image",
-            control_words=control_words if request.training else None,
-            seed=request.seed,
-            max_samples=limit if limit < 10_000_000 else None,
+    caption_processor = registry.get("processor", text_options.name)()
+    parts = []
+    for path in annotation_files(request.config, request.name, request.split):
+        index = open_annotations(request.config, path, request.training)
+        counts = index.region_counts[: image_limit(request.config)]
+        samples = counts.sum() if request.training else np.count_nonzero(counts)
+        if not samples:
+            raise ConfigError(
+                f"datasets.{request.name}.build_info.max_imgs: {info.max_imgs:g}; none of so many "
+                f"first images of {path} has a region"
+            )
+        parts.append(
+            RegionDataset(
+                index,
+                image_processor,
+                caption_processor,
+                request.tags,
+                by="region" if request.training else "image",
+                control_words=control_words if request.training else None,
+                seed=request.seed,
+                max_samples=int(samples),
+            )
         )
-        for path in annotation_files(request.config, request.name, request.split)
-    )
+    return RegionDatasets(parts)
+
+
+def image_limit(config: DictConfig) -> int:
+    """How many of a file's first images count, ``build_info.max_imgs``."""
+    return int(config.build_info.max_imgs)
 
 
 def instances_file(config: DictConfig, split: str) -> Path | None:

@@ -22,7 +22,7 @@ from dynrefer.datasets import shapes_language as language
 from dynrefer.datasets.shapes_layout import relate, sample_layout
 from dynrefer.datasets.shapes_render import Figure, background, draw, visible_part
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "val", "test")
 MAX_IMAGES = 1_000_000  # of a split: image ids leave room for no more
 IMAGE_SIDES = (288, 353)  # px, width and height are drawn from this range
@@ -112,6 +112,8 @@ def _annotation(
         rng.choice(len(language.TRAIN_TEMPLATE_SHARES), p=language.TRAIN_TEMPLATE_SHARES)
     )
     captions = captions_of(regions, index)
+    full = len(language.TRAIN_TEMPLATE_SHARES) - 1
+    training_captions = [*captions[:full], language.SHORT_TEMPLATE.format(figure=figure.name)]
     box = region.box
     annotation = {
         "id": image_id * 10 + index,
@@ -121,7 +123,7 @@ def _annotation(
         "area": round(region.area, 2),
         "iscrowd": 0,
         "category_id": language.CLASSES.index(figure.name) + 1,
-        "caption": captions[0] if split == "test" else captions[template],
+        "caption": captions[0] if split == "test" else training_captions[template],
         "extra_info": {
             "parser_result": {
                 "tag_set1": sorted(language.TAGS.index(tag) for tag in subject_tags),

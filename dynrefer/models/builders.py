@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
@@ -76,11 +77,7 @@ def _compose(
     rules: checkpoints.Rules,
 ) -> DynRefer:
     plain = OmegaConf.to_container(config, resolve=True)
-    vision_options = plain["vision"]
-    vision_precision = precision(vision_options.pop("precision"), "model.vision.precision")
-    vision = VisionEncoder(image_size=config.image_size, **vision_options)
-    if vision.frozen:
-        vision.tower.to(vision_precision)
+    vision = build_vision(config)
     qformer = QFormer(vision.width, **plain["qformer"])
     text_encoder = _text_encoder(config)
     widths = {"query_width": qformer.width, "text_width": text_encoder.width}
@@ -99,10 +96,23 @@ def _compose(
         rules,
     )
     if config.from_scratch:
-        start_from_scratch(model.fusion, model.qformer)
+        start_from_scratch(model)
     if config.pretrained:
         checkpoints.load_file_or_directory(model, Path(config.pretrained), rules)
     return model
+
+
+def build_vision(config: DictConfig) -> VisionEncoder:
+    """The vision encoder, with the weights of ``vision.checkpoint`` where it is set."""
+    options = OmegaConf.to_container(config.vision, resolve=True)
+    dtype = precision(options.pop("precision"), "model.vision.precision")
+    weights = options.pop("checkpoint")
+    vision = VisionEncoder(image_size=config.image_size, **options)
+    if weights:
+        checkpoints.load_whole(vision, Path(weights), "model.vision.checkpoint")
+    if vision.frozen:
+        vision.tower.to(dtype)
+    return vision
 
 
 def _text_encoder(config: DictConfig) -> TextEncoder:
@@ -132,12 +142,21 @@ def _caption_decoder(
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     if options.config is None:
         dtype = precision(options.precision, f"{key}.precision") if options.freeze else None
-        language_model = load(options.language_model, dtype or torch.float32)
+        try:
+            language_model = load(options.language_model, dtype or torch.float32)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{key}.language_model: no language model at '{options.language_model}' (neither a "
+                f"directory nor in the Hugging Face cache): {error}"
+            ) from error
         if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
             language_model.resize_token_embeddings(len(tokenizer))
     else:
         fields = {"vocab_size": len(tokenizer), **OmegaConf.to_container(options.config)}
-        language_model = build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        try:
+            language_model = build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        except (TypeError, ValueError, StrictDataclassError) as error:
+            raise ConfigError(f"{key}.config: {error}") from error
     return decoder_class(
         language_model, tokenizer, query_width, options.max_text_length, options.freeze
     )

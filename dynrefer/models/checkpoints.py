@@ -6,6 +6,7 @@ The first rule that matches a name translates it, in either direction.
 
 import functools
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,29 @@ def load_directory(model: nn.Module, path: Path) -> None:
     load_named(model, state, str(path))
 
 
+def load_whole(part: nn.Module, path: Path, key: str) -> None:
+    """Loads a safetensors file that holds exactly one part of the model.
+
+    Args:
+        key: the configuration key that names the file, for the error.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, a broken one, or one of another architecture.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{key}: no file at {path}")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is broken: {error}") from error
+    missing, unexpected = load_named(part, state, str(path))
+    if missing or unexpected:
+        raise ValueError(
+            f"{key}: {path} belongs to another architecture; it lacks {len(missing)} tensors and "
+            f"has {len(unexpected)} others:\n" + _head(missing + unexpected)
+        )
+
+
 def load_file_or_directory(model: nn.Module, path: Path, rules: Rules) -> None:
     """Loads what ``run.load_ckpt_path`` names: our folder, or a published ``.pth`` file.
 
@@ -241,8 +265,7 @@ def load_file_or_directory(model: nn.Module, path: Path, rules: Rules) -> None:
     if path.is_dir():
         load_directory(model, path)
         return
-    content = read_checkpoint(path)
-    report = load_published(model, content.get("model", content), rules, str(path))
+    report = load_published(model, _tensors_of(read_checkpoint(path), path), rules, str(path))
     trainable = set(split_trainable(model)[0])
     left_over = report.unexpected + [name for name in report.missing if name in trainable]
     if left_over:
@@ -262,12 +285,31 @@ def read_checkpoint(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, ValueError, ImportError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
+        # Files of torch before 1.6 are no zip archives and cannot be mapped.
+        mmap = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged stream can make the unpickler raise anything
+        raise ValueError(
+            f"{path} is not a readable PyTorch checkpoint: it is broken, or holds objects other "
+            "than tensors and plain containers, which could run code"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a dictionary is expected")
     return content
+
+
+def _tensors_of(content: dict[str, object], path: Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint: under ``model``, or the whole."""
+    state = content.get("model", content)
+    if not isinstance(state, dict):
+        kind = type(state).__name__
+        raise ValueError(f"{path}: 'model' holds a {kind}; tensors by name are expected")
+    other = next((name for name, value in state.items() if not torch.is_tensor(value)), None)
+    if other is not None:
+        raise ValueError(f"{path}: '{other}' is no tensor; tensors by name are expected")
+    return state
 
 
 def _head(lines: Iterable[str], most: int = 8) -> str:

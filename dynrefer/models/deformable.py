@@ -42,7 +42,8 @@ def sampling_matrix(offset_mask: Tensor, groups: int, side: int) -> Tensor:
             share = (1 - (x - source_x).abs()) * (1 - (y - source_y).abs())
             inside = (source_x >= 0) & (source_x < side) & (source_y >= 0) & (source_y < side)
             values.append(share * weights * inside)
-            columns.append(source_y.clamp(0, side - 1) * side + source_x.clamp(0, side - 1))
+            # A NaN is inside nowhere: it gets a valid column and stays in the values.
+            columns.append(torch.where(inside, source_y * side + source_x, 0.0))
     columns_of_all = torch.cat(columns, dim=-1).long().transpose(1, 2)
     values_of_all = torch.cat(values, dim=-1).transpose(1, 2)
     matrix = values_of_all.new_zeros(regions, groups, positions, positions)

@@ -143,7 +143,7 @@ class DynRefer(nn.Module):
         )
         losses = Losses(caption + tag + region_text, caption, tag, region_text)
         if not torch.isfinite(losses.total):
-            named = {name: float(value) for name, value in vars(losses).items()}
+            named = {name: value.item() for name, value in vars(losses).items()}
             raise FloatingPointError(f"a loss is not finite: {named}; regions {batch.ids}")
         return losses
 
@@ -161,10 +161,15 @@ class DynRefer(nn.Module):
             decoders: of "caption", "tags", "attributes", "classes"; captions need tags, which
                 steer them.
             controls: the user's control words, a list for each region, put before the tags.
+
+        Raises:
+            ValueError: an unknown decoder, or control words for another number of regions.
         """
         unknown = set(decoders) - set(DECODERS)
         if unknown:
             raise ValueError(f"unknown decoders {sorted(unknown)}; valid: {', '.join(DECODERS)}")
+        if controls is not None and len(controls) != len(batch):
+            raise ValueError(f"control words of {len(controls)} regions for {len(batch)} regions")
         queries = self.encode(batch)
         predictions = [
             RegionPrediction(id=id_, image_id=image_id, ratios=ratios)
@@ -207,7 +212,9 @@ class DynRefer(nn.Module):
         if self.text_encoder.trainable:
             return self.text_encoder(phrases)
         if kind not in self._phrase_cache:
-            self._phrase_cache[kind] = self.text_encoder(phrases).detach()
+            # What is kept must not depend on the precision of the first call.
+            with torch.autocast(self.device.type, enabled=False):
+                self._phrase_cache[kind] = self.text_encoder(phrases).detach()
         self._phrase_cache[kind] = self._phrase_cache[kind].to(self.device)
         return self._phrase_cache[kind]
 

@@ -38,29 +38,30 @@ class VisionEncoder(nn.Module):
         std: tuple[float, ...] = CLIP_STD,
     ) -> None:
         super().__init__()
-        options = {"num_classes": 0, "img_size": image_size, **(options or {})}
-        try:
-            self.tower = timm.create_model(name, **options)
-        except (RuntimeError, TypeError, ValueError) as error:
+        self.tower = _timm_tower(name, {"img_size": image_size, **(options or {})})
+        depth = len(self.tower.blocks)
+        if not 0 <= drop_last_blocks < depth:
             raise ValueError(
-                f"model.vision: timm cannot build '{name}' with {options}: {error}"
-            ) from error
-        if not hasattr(self.tower, "blocks") or not hasattr(self.tower, "num_prefix_tokens"):
-            raise ValueError(
-                f"model.vision.name: '{name}' has no transformer blocks over patch tokens; "
-                "choose a ViT-like tower of timm"
+                f"model.vision.drop_last_blocks: {drop_last_blocks}; '{name}' has {depth} blocks, "
+                f"valid is 0 to {depth - 1}"
             )
-        if drop_last_blocks:
-            self.tower.blocks = self.tower.blocks[: len(self.tower.blocks) - drop_last_blocks]
+        self.tower.blocks = self.tower.blocks[: depth - drop_last_blocks]
         self.tower.norm = nn.Identity()
-        if hasattr(self.tower, "fc_norm"):
-            self.tower.fc_norm = nn.Identity()
+        for unused in ("fc_norm", "attn_pool"):  # both belong to the tower's classifier
+            if hasattr(self.tower, unused):
+                setattr(self.tower, unused, None)
         if gradient_checkpointing:
             self.tower.set_grad_checkpointing(True)
         self.width: int = self.tower.embed_dim
         self.grid: int = self.tower.patch_embed.grid_size[0]
         self.patch: float = image_size / self.grid
+        if self.tower.patch_embed.feat_ratio() != self.patch:
+            raise ValueError(
+                f"model.image_size: {image_size} is not a multiple of the patches of '{name}', "
+                f"{self.tower.patch_embed.feat_ratio()} pixels"
+            )
         self.image_size = image_size
+        self.has_class_token = getattr(self.tower, "cls_token", None) is not None
         self.norm = nn.LayerNorm(self.width, eps=1e-5)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -71,18 +72,39 @@ class VisionEncoder(nn.Module):
         """A frozen tower stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
+    @property
+    def precision(self) -> torch.dtype:
+        """dtype of the tower's weights."""
+        return next(self.tower.parameters()).dtype
+
     def normalize(self, crops: Tensor) -> Tensor:
         """uint8 [U, 3, S, S] -> float of the tower's precision, by the CLIP mean and std."""
-        normalized = (crops.float() / 255 - self.mean) / self.std
-        return normalized.to(next(self.tower.parameters()).dtype)
+        return ((crops.float() / 255 - self.mean) / self.std).to(self.precision)
 
     def forward(self, crops: Tensor) -> Tensor:
         """uint8 crops [U, 3, S, S] (or normalised float) -> tokens [U, 1 + g * g, C], CLS first."""
         with torch.no_grad() if self.frozen else nullcontext():
-            pixels = self.normalize(crops) if crops.dtype == torch.uint8 else crops
+            is_raw = crops.dtype == torch.uint8
+            pixels = self.normalize(crops) if is_raw else crops.to(self.precision)
             tokens = self.tower.forward_features(pixels)
-            prefix = self.tower.num_prefix_tokens
-            patches = tokens[:, prefix:]
-            # A tower without a CLS token is summarised by the mean of its patches.
-            summary = tokens[:, :1] if prefix else patches.mean(dim=1, keepdim=True)
+            patches = tokens[:, self.tower.num_prefix_tokens :]
+            # A tower without a CLS token (registers are none) is summarised by its patches' mean.
+            has_class = self.has_class_token
+            summary = tokens[:, :1] if has_class else patches.mean(dim=1, keepdim=True)
             return self.norm(torch.cat([summary, patches], dim=1).to(self.norm.weight.dtype))
+
+
+def _timm_tower(name: str, options: dict[str, Any]) -> nn.Module:
+    """timm's model without a classifier; raises ValueError where it cannot be used here."""
+    try:
+        tower = timm.create_model(name, num_classes=0, **options)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"model.vision: timm cannot build '{name}' with {options}: {error}"
+        ) from error
+    if not hasattr(tower, "blocks") or not hasattr(tower, "num_prefix_tokens"):
+        raise ValueError(
+            f"model.vision.name: '{name}' has no transformer blocks over patch tokens; "
+            "choose a ViT-like tower of timm"
+        )
+    return tower

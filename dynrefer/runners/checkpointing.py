@@ -51,10 +51,13 @@ def save_checkpoint(
         model: without DistributedDataParallel around it.
         training: state dicts of optimiser and scaler.
         links: of "last" and "best".
+
+    Returns:
+        The checkpoint's folder.
     """
     generators = gather_objects(_generator_state())
-    folder = directory / f"step-{position.global_step:08d}"
     if is_main():
+        folder = _new_folder(directory, f"step-{position.global_step:08d}")
         part = directory / f".{folder.name}.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -64,14 +67,16 @@ def save_checkpoint(
             save_file(frozen, part / checkpoints.FROZEN)
         state = {"position": vars(position), "generators": generators, **training}
         torch.save(state, part / "state.pt")
-        OmegaConf.save(config, part / "config.yaml")
-        shutil.rmtree(folder, ignore_errors=True)
+        own = config.copy()
+        if not config.model.vision.freeze:
+            own.model.vision.checkpoint = None  # its weights are in this checkpoint
+        OmegaConf.save(own, part / "config.yaml")
         part.replace(folder)
         for link in links:
             _point(directory / link, folder)
         _remove_unlinked(directory)
     barrier()
-    return folder
+    return (directory / links[0]).resolve()
 
 
 def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, Any]]:
@@ -111,6 +116,18 @@ def _has_no_source(config: DictConfig) -> bool:
     return config.model.pretrained is None and config.model.caption_decoder.language_model is None
 
 
+def _new_folder(directory: Path, name: str) -> Path:
+    """A folder of that name, or of that name and a number: ``last`` may still point to the first.
+
+    Two checkpoints of one step arise at the end of an epoch, before and after its evaluation.
+    """
+    folder, number = directory / name, 1
+    while folder.exists():
+        number += 1
+        folder = directory / f"{name}.{number}"
+    return folder
+
+
 def _point(link: Path, target: Path) -> None:
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)
@@ -120,6 +137,7 @@ def _point(link: Path, target: Path) -> None:
 
 def _remove_unlinked(directory: Path) -> None:
     kept = {(directory / link).resolve() for link in LINKS if (directory / link).exists()}
-    for folder in directory.glob("step-*"):
-        if folder.resolve() not in kept:
-            shutil.rmtree(folder)
+    for pattern in ("step-*", ".step-*.part"):
+        for folder in directory.glob(pattern):
+            if folder.resolve() not in kept:
+                shutil.rmtree(folder)

@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,12 +16,12 @@ from dynrefer.distributed import is_main
 from dynrefer.models.builders import build_model, load_vocabularies
 from dynrefer.models.checkpoints import load_file_or_directory
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.registry import registry
-from dynrefer.runners import epoch_runner
+from dynrefer.registry import UnknownNameError, registry
+from dynrefer.runners.epoch_runner import training_data
 from dynrefer.runners.evaluation import (
     Metrics,
+    check_evaluation,
     evaluate,
-    evaluated_dataset,
     ground_truth,
     score,
     tasks_of,
@@ -32,10 +32,16 @@ from dynrefer.tasks.task import read_predictions
 
 logger = logging.getLogger(__name__)
 
-# What a user can mend; shown as one message without a traceback.
-USER_ERRORS = (ConfigError, FileNotFoundError, PermissionError, KeyError, ValueError)
+# What a user can mend (ConfigError and ImageError are ValueErrors); one message, no traceback.
+USER_ERRORS = (ValueError, UnknownNameError, OSError, ImportError, FloatingPointError)
 
-__all__ = ["entry_point", "epoch_runner", "evaluate_main", "parser_of", "train_main"]
+# Files that must be there before minutes are spent on building a model.
+_CHECKPOINT_KEYS = (
+    "run.load_ckpt_path",
+    "run.resume_ckpt_path",
+    "model.pretrained",
+    "model.vision.checkpoint",
+)
 
 
 def parser_of(usage: str | None, config_required: bool = True) -> argparse.ArgumentParser:
@@ -60,11 +66,18 @@ def entry_point(main: Callable[[argparse.Namespace], None], arguments: argparse.
     except USER_ERRORS as error:
         if os.environ.get("DYNREFER_TRACEBACK"):
             raise
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(2)
     finally:
         distributed.stop()
+
+
+def _message(error: Exception) -> str:
+    """What the error says; of one from a DataLoader's worker, without the worker's traceback."""
+    text = str(error)
+    if text.startswith("Caught ") and " in DataLoader worker process" in text.splitlines()[0]:
+        text = text.rpartition(f"\n{type(error).__name__}: ")[2]
+    return text.strip()
 
 
 def train_main(arguments: argparse.Namespace) -> None:
@@ -75,15 +88,20 @@ def train_main(arguments: argparse.Namespace) -> None:
         return
     device = _start(config)
     output_dir = make_output_dir(Path(require(config, "run.output_dir")))
+    build_runner = registry.get("runner", config.run.runner)
+    vocabularies = load_vocabularies(config.model)
+    training_data(config, vocabularies.tags)
+    check_evaluation(config, [*config.run.valid_splits, *config.run.test_splits], vocabularies)
     if is_main():
         OmegaConf.save(config, output_dir / "config.yaml")
     model = _model(config, device)
-    runner = registry.get("runner", config.run.runner)(config, model, output_dir)
-    runner.train()
+    build_runner(config, model, output_dir).train()
     if config.run.test_splits:
-        load_file_or_directory(model, output_dir / "checkpoints" / "best", model.published_names)
+        checkpoints = output_dir / "checkpoints"
+        best = checkpoints / ("best" if (checkpoints / "best").exists() else "last")
+        load_file_or_directory(model, best, model.published_names)
         for split in config.run.test_splits:
-            _show(evaluate(config, model, split, output_dir, "best"), split)
+            _show(evaluate(config, model, split, output_dir, best.name), split)
 
 
 def evaluate_main(arguments: argparse.Namespace) -> None:
@@ -95,6 +113,8 @@ def evaluate_main(arguments: argparse.Namespace) -> None:
     if arguments.checkpoint is not None:
         config.run.load_ckpt_path = str(arguments.checkpoint)
     splits = [arguments.split] if arguments.split else list(config.run.valid_splits)
+    if not splits:
+        raise ConfigError("run.valid_splits is empty; choose a split with --split")
     if arguments.res_path is None:
         _evaluate_model(config, splits)
         return
@@ -113,8 +133,7 @@ def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
         raise ConfigError("run.load_ckpt_path is not set; evaluation needs a checkpoint")
     device = _start(config)
     output_dir = make_output_dir(Path(require(config, "run.output_dir")))
-    for split in splits:
-        ground_truth(config, split, load_vocabularies(config.model))
+    check_evaluation(config, splits, load_vocabularies(config.model))
     model = _model(config, device)
     for split in splits:
         _show(evaluate(config, model, split, output_dir, "eval"), split)
@@ -122,13 +141,16 @@ def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
 
 def _start(config: DictConfig) -> torch.device:
     """Joins the processes and prepares logging, threads and random numbers."""
+    for key in _CHECKPOINT_KEYS:
+        for path in _paths(OmegaConf.select(config, key)):
+            if not path.exists():
+                raise FileNotFoundError(f"{key}: no checkpoint at {path}, on this machine's disk")
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     device = distributed.start(config.run.device)
     set_up_logging()
     logger.info("%d process(es) on %s", distributed.world_size(), device)
     torch.manual_seed(config.run.seed + distributed.rank())
-    evaluated_dataset(config)
     return device
 
 
@@ -138,14 +160,18 @@ def _model(config: DictConfig, device: torch.device) -> DynRefer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         model = build_model(config.model)
-    paths = config.run.load_ckpt_path or []
-    for path in [paths] if isinstance(paths, str) else paths:
-        load_file_or_directory(model, Path(path), model.published_names)
+    for path in _paths(config.run.load_ckpt_path):
+        load_file_or_directory(model, path, model.published_names)
         logger.info("loaded %s", path)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     logger.info("%.2f M parameters, %.2f M of them trainable", total / 1e6, trainable / 1e6)
     return model.to(device)
+
+
+def _paths(value: str | Sequence[str] | None) -> list[Path]:
+    """No path, one or several, as ``run.load_ckpt_path`` takes them."""
+    return [Path(path) for path in ([value] if isinstance(value, str) else value or [])]
 
 
 def _show(metrics: Metrics, split: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dynrefer.config import ConfigError
+from dynrefer.config import ConfigError, to_plain
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import (
     DatasetRequest,
@@ -34,6 +34,7 @@ from dynrefer.runners.evaluation import Metrics, evaluate, headline, tasks_of
 from dynrefer.runners.logs import RunLog, metric_table
 from dynrefer.runners.precision import autocast, autocast_dtype
 from dynrefer.runners.schedules import Schedule
+from dynrefer.vocabulary import TagVocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,37 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
+def training_data(config: DictConfig, tags: TagVocabulary) -> RegionDatasets:
+    """All datasets that have annotations for ``run.train_splits``, one after the other.
+
+    Raises:
+        ConfigError: no dataset has any.
+    """
+    selector = build_view_selector(config.run.train_view_selector, config.model.num_views)
+    parts = []
+    for name, dataset in config.datasets.items():
+        for split in config.run.train_splits:
+            if not dataset.build_info.annotations.get(split):
+                continue
+            request = DatasetRequest(
+                name=name,
+                split=split,
+                config=dataset,
+                selector=selector,
+                num_views=config.model.num_views,
+                image_size=config.model.image_size,
+                tags=tags,
+                seed=config.run.seed,
+                training=True,
+            )
+            parts += build_dataset(request).datasets
+    if not parts:
+        raise ConfigError(
+            f"no dataset has annotations for run.train_splits={list(config.run.train_splits)}"
+        )
+    return RegionDatasets(parts)
+
+
 @registry.register("runner", "epoch")
 class EpochRunner:
     """Trains for ``run.max_epoch`` epochs and evaluates after them.
@@ -65,7 +97,12 @@ class EpochRunner:
         self.config, self.run, self.model = config, config.run, model
         self.output_dir = output_dir
         self.tasks = tasks_of(config)
-        self.dataset = self._training_data()
+        if self.run.save_every and self.run.save_every % self.run.accum_grad_iters:
+            raise ConfigError(
+                f"run.save_every: {self.run.save_every} is not a multiple of run.accum_grad_iters, "
+                f"{self.run.accum_grad_iters}; a checkpoint holds no half-summed gradients"
+            )
+        self.dataset = training_data(config, model.vocabularies.tags)
         self.sampler = TrainingBatchSampler(
             len(self.dataset), self.run.batch_size_train, self.run.seed
         )
@@ -96,7 +133,7 @@ class EpochRunner:
         """Runs the remaining epochs; returns the metrics of the last evaluation."""
         if self.run.resume_ckpt_path:
             self.resume(Path(self.run.resume_ckpt_path))
-        log = RunLog(self.output_dir, {}, self.run.wandb)
+        log = RunLog(self.output_dir, to_plain(self.config), self.run.wandb)
         metrics: Metrics = {}
         try:
             for epoch in range(self.position.epoch, self.run.max_epoch):
@@ -111,6 +148,14 @@ class EpochRunner:
         self.position, training = load_checkpoint(path, self.model)
         self.optimizer.load_state_dict(training["optimizer"])
         self.scaler.load_state_dict(training["scaler"])
+        if not (self.output_dir / "checkpoints" / "best").exists():
+            # The best so far lies in another run's folder: this one keeps the best of its own.
+            self.position.best_score = float("-inf")
+        if self.position.step > len(self.sampler):
+            raise ValueError(
+                f"{path} stands at step {self.position.step} of an epoch that has "
+                f"{len(self.sampler)} now; run.batch_size_train or the data are others"
+            )
         logger.info("resumed %s at epoch %d", path, self.position.epoch)
 
     def save(self, links: tuple[str, ...] = ("last",)) -> None:
@@ -127,32 +172,6 @@ class EpochRunner:
             training,
             links,
         )
-
-    def _training_data(self) -> RegionDatasets:
-        parts = []
-        for name, config in self.config.datasets.items():
-            for split in self.run.train_splits:
-                if not config.build_info.annotations.get(split):
-                    continue
-                request = DatasetRequest(
-                    name=name,
-                    split=split,
-                    config=config,
-                    selector=build_view_selector(
-                        self.run.train_view_selector, self.config.model.num_views
-                    ),
-                    num_views=self.config.model.num_views,
-                    image_size=self.config.model.image_size,
-                    tags=self.model.vocabularies.tags,
-                    seed=self.run.seed,
-                    training=True,
-                )
-                parts += build_dataset(request).datasets
-        if not parts:
-            raise ConfigError(
-                f"no dataset has annotations for run.train_splits={list(self.run.train_splits)}"
-            )
-        return RegionDatasets(parts)
 
     def _batches(self, epoch: int) -> Iterator[RegionBatch]:
         self.dataset.set_epoch(epoch)
@@ -214,24 +233,31 @@ class EpochRunner:
                 losses = self.wrapped(batch.to(self.model.device, non_blocking=True))
             self.scaler.scale(losses.total / in_group).backward()
         if last:
+            if self.run.max_grad_norm is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.run.max_grad_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         return losses
 
     def _evaluate_epoch(self, epoch: int, log: RunLog) -> Metrics:
-        """Evaluates where the epoch is due, and writes the checkpoint of the epoch."""
+        """Evaluates where the epoch is due, and writes the checkpoint of the epoch.
+
+        The best epoch is the one with the highest mean score over ``run.valid_splits``.
+        """
         last_epoch = epoch + 1 == self.run.max_epoch
         due = last_epoch or (epoch + 1) % self.run.eval_every == 0
         links: tuple[str, ...] = ("last",)
-        all_metrics: Metrics = {}
+        metrics: Metrics = {}
+        scores: list[float] = []
         for split in self.run.valid_splits if due else ():
             metrics = evaluate(self.config, self.model, split, self.output_dir, f"epoch{epoch + 1}")
-            score = headline(metrics, self.tasks)
-            log.write({"epoch": epoch, "split": split, "score": score, "metrics": metrics})
+            scores.append(headline(metrics, self.tasks))
+            log.write({"epoch": epoch, "split": split, "score": scores[-1], "metrics": metrics})
             logger.info("%s after epoch %d:\n%s", split, epoch + 1, metric_table(metrics))
-            all_metrics = metrics
-            if score > self.position.best_score:
-                self.position.best_score, links = score, ("last", "best")
+        if scores and sum(scores) / len(scores) > self.position.best_score:
+            self.position.best_score = sum(scores) / len(scores)
+            links = ("last", "best")
         self.save(links)
-        return all_metrics
+        return metrics

@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 import dynrefer
 from dynrefer.config import ConfigError, to_plain
-from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import (
     DatasetRequest,
+    RegionDatasets,
     annotation_files,
     build_dataset,
     build_view_selector,
+    image_limit,
     instances_file,
     open_annotations,
 )
@@ -39,7 +40,9 @@ Metrics = dict[str, dict[str, float]]
 
 def evaluated_dataset(config: DictConfig) -> str:
     """Name of the dataset to evaluate on: ``run.eval_dataset_name``, or the only one."""
-    name = config.run.eval_dataset_name or next(iter(config.datasets), None)
+    if not config.datasets:
+        raise ConfigError("no dataset is configured; name one under `datasets`")
+    name = config.run.eval_dataset_name or next(iter(config.datasets))
     if name not in config.datasets:
         raise ConfigError(
             f"run.eval_dataset_name: '{name}'; configured datasets: {', '.join(config.datasets)}"
@@ -53,7 +56,12 @@ def tasks_of(config: DictConfig) -> list[Task]:
 
 
 def ground_truth(config: DictConfig, split: str, vocabularies: Vocabularies) -> GroundTruth:
-    """What the predictions of a split are judged against."""
+    """What the predictions of a split are judged against.
+
+    Raises:
+        FileNotFoundError, ConfigError, ValueError: annotations or instances are missing, more
+            than one file, or broken.
+    """
     name = evaluated_dataset(config)
     files = annotation_files(config.datasets[name], name, split)
     if len(files) != 1:
@@ -61,11 +69,27 @@ def ground_truth(config: DictConfig, split: str, vocabularies: Vocabularies) -> 
             f"datasets.{name}.build_info.annotations.{split} lists {len(files)} files; evaluation "
             "takes one"
         )
+    instances = instances_file(config.datasets[name], split)
+    if instances is not None and not instances.is_file():
+        key = f"datasets.{name}.build_info.instances.{split}"
+        raise FileNotFoundError(f"no COCO instances file at {instances}; {key} sets it")
     return GroundTruth(
         open_annotations(config.datasets[name], files[0], training=False),
         vocabularies,
-        instances_file(config.datasets[name], split),
+        instances,
+        image_limit(config.datasets[name]),
     )
+
+
+def check_evaluation(config: DictConfig, splits: Sequence[str], vocabularies: Vocabularies) -> None:
+    """Raises what an evaluation of the splits would raise before its first prediction.
+
+    A run that trains for days then does not end at its first evaluation.
+    """
+    for selector, _ in _passes(config, tasks_of(config)):
+        for split in splits:
+            ground_truth(config, split, vocabularies)
+            _dataset(config, split, selector, vocabularies)
 
 
 def evaluate(
@@ -87,7 +111,7 @@ def evaluate(
         if is_main():
             suffix = f"-{number + 1}" if number else ""
             path = output_dir / "results" / f"{stem}{suffix}.jsonl"
-            ordered = _in_file_order(predictions, truth.index)
+            ordered = _in_file_order(predictions, truth)
             write_predictions(path, ordered)
             logger.info("%d predictions in %s", len(ordered), path)
             by_id = {prediction.id: asdict(prediction) for prediction in ordered}
@@ -105,20 +129,7 @@ def predict_split(
     tasks: Sequence[Task],
 ) -> list[RegionPrediction]:
     """Predictions of all regions of a split, gathered from all processes, in no fixed order."""
-    name = evaluated_dataset(config)
-    dataset = build_dataset(
-        DatasetRequest(
-            name=name,
-            split=split,
-            config=config.datasets[name],
-            selector=build_view_selector(selector, config.model.num_views),
-            num_views=config.model.num_views,
-            image_size=config.model.image_size,
-            tags=model.vocabularies.tags,
-            seed=config.run.seed,
-            training=False,
-        )
-    )
+    dataset = _dataset(config, split, selector, model.vocabularies)
     loader = DataLoader(
         dataset,
         batch_size=config.run.batch_size_eval,
@@ -132,12 +143,32 @@ def predict_split(
     decoders = frozenset().union(*(task.decoders for task in tasks))
     predictions: list[RegionPrediction] = []
     model.eval()
-    progress = tqdm(loader, desc=f"predict {name} {split}", unit="batch", disable=not is_main())
+    label = f"predict {evaluated_dataset(config)} {split}"
+    progress = tqdm(loader, desc=label, unit="batch", disable=not is_main())
     for batch in progress:
         for chunk in batch.to(model.device, non_blocking=True).chunks(config.run.split_size):
             with autocast(config, model.device):
                 predictions += model.predict(chunk, decoders)
     return [prediction for part in gather_objects(predictions) for prediction in part]
+
+
+def _dataset(
+    config: DictConfig, split: str, selector: DictConfig, vocabularies: Vocabularies
+) -> RegionDatasets:
+    name = evaluated_dataset(config)
+    return build_dataset(
+        DatasetRequest(
+            name=name,
+            split=split,
+            config=config.datasets[name],
+            selector=build_view_selector(selector, config.model.num_views),
+            num_views=config.model.num_views,
+            image_size=config.model.image_size,
+            tags=vocabularies.tags,
+            seed=config.run.seed,
+            training=False,
+        )
+    )
 
 
 def score(
@@ -188,14 +219,15 @@ def _passes(config: DictConfig, tasks: Sequence[Task]) -> list[tuple[DictConfig,
 
 
 def _in_file_order(
-    predictions: Sequence[RegionPrediction], index: AnnotationIndex
+    predictions: Sequence[RegionPrediction], truth: GroundTruth
 ) -> list[RegionPrediction]:
     """Predictions in the order of the annotations; each region once, or RuntimeError."""
     by_id = {prediction.id: prediction for prediction in predictions}
-    ids = [index.region(position).id for position in range(len(index))]
+    ids = [region.id for region in truth.regions()]
     missing = [id_ for id_ in ids if id_ not in by_id]
-    if len(by_id) != len(predictions) or (missing and len(by_id) == len(ids)):
+    if missing or len(predictions) != len(ids):
         raise RuntimeError(
-            f"{len(predictions)} predictions for {len(by_id)} regions; missing {missing[:5]}"
+            f"{len(predictions)} predictions of {len(by_id)} regions, {len(ids)} regions are "
+            f"annotated; missing {missing[:5]}"
         )
-    return [by_id[id_] for id_ in ids if id_ in by_id]
+    return [by_id[id_] for id_ in ids]

@@ -18,8 +18,8 @@ def set_up_logging() -> None:
         datefmt="%H:%M:%S",
         force=True,
     )
-    for noisy in ("httpx", "transformers", "timm", "root"):
-        logging.getLogger(noisy).setLevel(logging.WARNING if noisy != "root" else logging.INFO)
+    for noisy in ("httpx", "transformers", "timm"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 class RunLog:

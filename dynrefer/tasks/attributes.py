@@ -33,7 +33,7 @@ class AttributeDetection(Task):
                     f"labels, the vocabulary has {len(attributes)} attributes"
                 )
             labels.append(vector)
-            scores.append(self.field_of(predictions, region, "attributes"))
+            scores.append(self.field_of(predictions, region, "attributes", len(attributes)))
         if not labels:
             raise ValueError(f"{truth.index.source}: no region has extra_info.ovad_result.att_vec")
         result = attribute_metrics(

@@ -31,10 +31,7 @@ class DenseCaptioning(Task):
     def _images(
         self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
     ) -> Iterator[DenseCaptionImage]:
-        for position in range(truth.index.num_images):
-            regions = [truth.index.region(i) for i in truth.index.regions_of_image(position)]
-            if not regions:
-                continue
+        for regions in truth.images():
             boxes = np.array([region.box for region in regions], dtype=np.float64)
             captions = [
                 (box, caption)

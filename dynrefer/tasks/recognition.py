@@ -12,7 +12,10 @@ from dynrefer.vocabulary import read_json
 
 @registry.register("task", "region_recognition")
 class RegionRecognition(Task):
-    """Top-1 accuracy, and COCO's box mAP where there is an instances file, in percent."""
+    """Top-1 accuracy, and COCO's box mAP where there is an instances file, in percent.
+
+    Box mAP is over all images of that file, so a run with ``max_imgs`` has none.
+    """
 
     name = "region_recognition"
     decoders = frozenset({"classes"})
@@ -34,17 +37,18 @@ class RegionRecognition(Task):
                     "is not in the class vocabulary"
                 )
             labels.append(class_index[category])
-            logits.append(self.field_of(predictions, region, "class_logits"))
+            logits.append(self.field_of(predictions, region, "class_logits", len(class_index)))
             boxes.append(region.box)
             image_ids.append(region.image_id)
         if not labels:
             raise ValueError(f"{truth.index.source}: no region has extra_info.coco_result.category")
         scores = np.array(logits, dtype=np.float32)
         metrics = {"accuracy": 100 * top1_accuracy(scores, np.array(labels))}
-        if truth.instances is not None:
+        if truth.instances is not None and truth.is_whole:
             detections = self._detections(scores, np.array(boxes), image_ids, truth)
             box_metrics = coco_box_metrics(truth.instances, detections)
-            metrics |= {f"box {name}": 100 * value for name, value in box_metrics.items()}
+            # COCOeval gives -1 where no object has the size.
+            metrics |= {f"box {name}": 100 * ap for name, ap in box_metrics.items() if ap >= 0}
         return metrics
 
     @staticmethod
@@ -52,8 +56,10 @@ class RegionRecognition(Task):
         scores: np.ndarray, boxes: np.ndarray, image_ids: list[int | str], truth: GroundTruth
     ) -> list[dict]:
         """COCO results: each box with its best class, the class logit as score."""
-        categories = read_json(truth.instances, "build_info.instances")["categories"]
-        by_name = {category["name"]: category["id"] for category in categories}
+        content = read_json(truth.instances, "build_info.instances")
+        if not isinstance(content, dict) or "categories" not in content:
+            raise ValueError(f"{truth.instances} is not a COCO instances file: no 'categories'")
+        by_name = {category["name"]: category["id"] for category in content["categories"]}
         names = truth.vocabularies.classes.names
         missing = [name for name in names if name not in by_name]
         if missing:

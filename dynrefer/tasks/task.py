@@ -1,8 +1,9 @@
 """What a task is: the decoders that run, and the metric that judges."""
 
+import itertools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,32 @@ Prediction = Mapping[str, Any]
 class GroundTruth:
     """What predictions are judged against.
 
-    ``index`` holds the annotated regions; ``instances`` is COCO's instances file where the dataset
-    has one; ``vocabularies`` give attributes and classes their order.
+    ``index`` holds the annotated regions, of which those of the first ``max_images`` images count;
+    ``instances`` is COCO's instances file where the dataset has one; ``vocabularies`` give
+    attributes and classes their order.
     """
 
     index: AnnotationIndex
     vocabularies: Vocabularies
     instances: Path | None = None
+    max_images: int | None = None
 
-    def regions(self) -> Iterable[RegionRecord]:
+    @property
+    def is_whole(self) -> bool:
+        """Whether all images of the annotation file count."""
+        return self.max_images is None or self.max_images >= self.index.num_images
+
+    def images(self) -> Iterator[list[RegionRecord]]:
+        """The regions of each image that has any, in the order of the file."""
+        number = self.index.num_images
+        for image in range(number if self.max_images is None else min(self.max_images, number)):
+            regions = [self.index.region(i) for i in self.index.regions_of_image(image)]
+            if regions:
+                yield regions
+
+    def regions(self) -> Iterator[RegionRecord]:
         """All annotated regions, in the order of the file."""
-        return (self.index.region(position) for position in range(len(self.index)))
+        return itertools.chain.from_iterable(self.images())
 
 
 class Task(ABC):
@@ -53,14 +69,29 @@ class Task(ABC):
         """
 
     def field_of(
-        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, field: str
+        self,
+        predictions: Mapping[int | str, Prediction],
+        region: RegionRecord,
+        field: str,
+        count: int | None = None,
     ) -> Any:
-        """One field of a region's prediction; ValueError names region and field if missing."""
+        """One field of a region's prediction, with ``count`` numbers where it is a list.
+
+        ValueError names region and field if it is missing or of another kind.
+        """
         value = predictions.get(region.id, {}).get(field)
         if value is None:
             known = "has no " + field if region.id in predictions else "has no prediction"
             raise ValueError(
                 f"{self.name}: region {region.id!r} {known} ({len(predictions)} predictions)"
+            )
+        kind = str if field == "caption" else int | float if count is None else list
+        if not isinstance(value, kind) or (count is not None and len(value) != count):
+            wanted = (
+                "a text" if kind is str else "a number" if count is None else f"{count} numbers"
+            )
+            raise ValueError(
+                f"{self.name}: region {region.id!r}: '{field}' must be {wanted}, is {value!r:.60}"
             )
         return value
 
@@ -116,13 +147,13 @@ def read_predictions(path: Path) -> dict[int | str, Prediction]:
     if not path.is_file():
         raise FileNotFoundError(f"no result file at {path}")
     predictions: dict[int | str, Prediction] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 prediction = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not JSON: {error.msg}") from error
-            if not isinstance(prediction, dict) or "id" not in prediction:
+            except ValueError as error:
+                raise ValueError(f"{path}: line {number} is not JSON: {error}") from error
+            if not isinstance(prediction, dict) or not isinstance(prediction.get("id"), int | str):
                 raise ValueError(f"{path}: line {number} has no 'id'; one object a region and line")
             if prediction["id"] in predictions:
                 raise ValueError(f"{path}: line {number}: region {prediction['id']!r} comes twice")

@@ -1,14 +1,16 @@
 """What the two caption decoders share: their interface, and how captions are generated."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from dynrefer.registry import nearest
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,20 @@ class Generation:
     top_p: float = 0.9
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.num_return_sequences != 1:
+            raise ValueError(
+                f"model.generation.num_return_sequences: {self.num_return_sequences}; "
+                "a region gets one caption, valid is 1"
+            )
+
     def arguments(self) -> dict[str, Any]:
-        """Arguments of transformers' ``generate``; sampling settings only when sampling."""
+        """Arguments of transformers' ``generate``; those of sampling and beams where they apply."""
         values = asdict(self)
         if not self.do_sample:
             del values["top_p"], values["temperature"]
+        if self.num_beams == 1:
+            del values["length_penalty"]
         return values
 
 
@@ -94,6 +105,10 @@ class CaptionDecoder(nn.Module, ABC):
     ) -> Captions:
         """Writes one caption for each of N regions, by beam search."""
 
+    def prefix(self, queries: Tensor) -> Tensor:
+        """Queries [N, Q, D] as embeddings of the language model, in its precision."""
+        return self.projection(queries).to(self.language_model.dtype)
+
     def tokenize(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, both int64 [N, T], on the model's device."""
         tokens = self.tokenizer(list(texts), padding="longest", return_tensors="pt", **options).to(
@@ -112,20 +127,45 @@ class CaptionDecoder(nn.Module, ABC):
             return torch.autocast(device, torch.bfloat16)
         return nullcontext()
 
-    def with_scores(self, output: Any, generation: Generation, texts: list[str]) -> Captions:
-        """Pairs texts with scores; raises FloatingPointError for a score that is not finite."""
-        if generation.num_beams > 1:
-            log_likelihood = output.sequences_scores
-        else:
-            steps = self.language_model.compute_transition_scores(
-                output.sequences, output.scores, normalize_logits=True
-            )
-            log_likelihood = steps.masked_fill(steps.isneginf(), 0).sum(dim=1)
-        scores = log_likelihood.float().exp()
+    def with_scores(
+        self, output: Any, generation: Generation, texts: list[str], token_ids: Tensor
+    ) -> Captions:
+        """Captions with the scores of what ``generate`` returned.
+
+        Raises:
+            FloatingPointError: a score is not finite.
+        """
+        scores = self._log_likelihood(output, generation).float().exp()
         if not torch.isfinite(scores).all():
             bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
             raise FloatingPointError(
                 f"caption decoder: the score of region(s) {bad} of the batch is not finite; run "
                 "the language model in bf16 or fp32 (model.caption_decoder.precision)"
             )
-        return Captions(texts, scores.tolist(), output.sequences)
+        return Captions(texts, scores.tolist(), token_ids)
+
+    def _log_likelihood(self, output: Any, generation: Generation) -> Tensor:
+        """Of each beam [N]; what follows the end of a caption in a longer batch does not count."""
+        if generation.num_beams > 1:
+            return output.sequences_scores
+        steps = self.language_model.compute_transition_scores(
+            output.sequences, output.scores, normalize_logits=True
+        )
+        written = output.sequences[:, -steps.shape[1] :]
+        return steps.masked_fill(after_end(written, self.tokenizer.eos_token_id), 0).sum(dim=1)
+
+
+def check_fields(fields: Iterable[str], config: PreTrainedConfig) -> None:
+    """Raises ValueError for a field that a configuration does not have; transformers takes any."""
+    valid = {*config.to_dict(), *config.attribute_map}
+    for name in fields:
+        if name not in valid:
+            raise ValueError(
+                f"'{name}' is no field of {type(config).__name__}; " + nearest(name, list(valid))
+            )
+
+
+def after_end(token_ids: Tensor, end_token: int) -> Tensor:
+    """Token ids [N, T] -> bool [N, T], True behind each row's first end token."""
+    is_end = (token_ids == end_token).long()
+    return is_end.cumsum(dim=1) > is_end

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from dynrefer.models.decoders.caption import CaptionDecoder, Captions, Generation
+from dynrefer.models.decoders.caption import CaptionDecoder, Captions, Generation, check_fields
 from dynrefer.models.losses import token_loss
 
 
@@ -21,6 +21,7 @@ def build_causal(config: Mapping[str, Any], pad_token: int, end_token: int) -> n
     """
     options = dict(config)
     model_type = options.pop("model_type", "llama")
+    check_fields(options, AutoConfig.for_model(model_type))
     model_config = AutoConfig.for_model(
         model_type,
         **options,
@@ -39,14 +40,30 @@ class CausalCaptionDecoder(CaptionDecoder):
         # The published files hold it for this variant too, but nothing reads it.
         self.control_memory.requires_grad_(False)
 
+    def tokenize(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
+        """Ids and mask; a sequence begins with the end token, as in the release.
+
+        What the tokenizer itself would put in front (another token, or none) does not matter.
+        """
+        ids = self.tokenizer(list(texts), add_special_tokens=False, **options).input_ids
+        rows = [[self.tokenizer.eos_token_id, *row] for row in ids]
+        tokens = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(
+            self.projection.weight.device
+        )
+        return tokens.input_ids, tokens.attention_mask
+
+    def truncated(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As :meth:`tokenize`, cut at ``max_text_length`` tokens, the first one included."""
+        return self.tokenize(texts, truncation=True, max_length=self.max_text_length - 1)
+
     def loss(
         self, queries: Tensor, control_words: Sequence[str], captions: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """Sum over caption tokens and their number; see :class:`CaptionDecoder`."""
         with self.autocast(queries):
-            prefix = self.projection(queries)
+            prefix = self.prefix(queries)
             ids, mask, targets = self._joined(control_words, captions)
-            words = self.language_model.get_input_embeddings()(ids).to(prefix.dtype)
+            words = self.language_model.get_input_embeddings()(ids)
             logits = self.language_model(
                 inputs_embeds=torch.cat([prefix, words], dim=1),
                 attention_mask=torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1),
@@ -93,19 +110,20 @@ class CausalCaptionDecoder(CaptionDecoder):
         arguments = generation.arguments()
         arguments["max_new_tokens"] -= 1
         with self.autocast(queries):
-            prefix = self.projection(queries)
+            prefix = self.prefix(queries)
             ids, mask = self.tokenize(control_words)
-            words = self.language_model.get_input_embeddings()(ids).to(prefix.dtype)
+            words = self.language_model.get_input_embeddings()(ids)
             output = self.language_model.generate(
-                input_ids=ids.new_full((len(ids), 1), self.tokenizer.bos_token_id),
+                input_ids=ids.new_full((len(ids), 1), self.tokenizer.eos_token_id),
                 inputs_embeds=torch.cat([prefix, words], dim=1),
                 attention_mask=torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1),
                 output_scores=True,
                 return_dict_in_generate=True,
                 **arguments,
             )
-        # The release reads token 0 (unknown to its tokenizer) as the end token.
-        sequences = output.sequences
-        sequences[sequences == 0] = self.tokenizer.eos_token_id
-        texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
-        return self.with_scores(output, generation, [text.strip() for text in texts])
+        token_ids = output.sequences
+        if 0 in self.tokenizer.added_tokens_decoder:
+            # The release reads token 0 (Vicuna's unknown word) as the end token.
+            token_ids = token_ids.masked_fill(token_ids == 0, self.tokenizer.eos_token_id)
+        texts = self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+        return self.with_scores(output, generation, [text.strip() for text in texts], token_ids)

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
-from dynrefer.models.decoders.caption import CaptionDecoder, Captions, Generation
+from dynrefer.models.decoders.caption import (
+    CaptionDecoder,
+    Captions,
+    Generation,
+    after_end,
+    check_fields,
+)
 from dynrefer.models.losses import token_loss
 
 
@@ -18,6 +24,7 @@ def build_t5(config: Mapping[str, Any], pad_token: int, end_token: int) -> nn.Mo
         config: fields of transformers' T5Config (d_model, num_layers, vocab_size, ...).
         pad_token, end_token: token ids; T5 starts decoding with the padding token.
     """
+    check_fields(config, T5Config())
     options = {"feed_forward_proj": "gated-gelu", **config}
     t5_config = T5Config(
         **options,
@@ -53,7 +60,7 @@ class T5CaptionDecoder(CaptionDecoder):
         """Embeddings [N, Q + T, width] and mask [N, Q + T] of queries and control words."""
         ids, mask = self.truncated(control_words)
         controls = self.language_model.get_input_embeddings()(ids) + self.control_memory
-        prefix = self.projection(queries)
+        prefix = self.prefix(queries)
         return (
             torch.cat([prefix, controls.to(prefix.dtype)], dim=1),
             torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1),
@@ -63,7 +70,6 @@ class T5CaptionDecoder(CaptionDecoder):
         self, queries: Tensor, control_words: Sequence[str], captions: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """Sum over caption tokens and their number; see :class:`CaptionDecoder`."""
-
         with self.autocast(queries):
             inputs, mask = self.encoder_input(queries, control_words)
             ids, caption_mask = self.truncated(captions)
@@ -90,9 +96,7 @@ class T5CaptionDecoder(CaptionDecoder):
                 **generation.arguments(),
             )
         texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
-        captions = self.with_scores(output, generation, texts)
         # transformers fills finished beams with the end token where the padding token's id is 0.
-        is_end = (captions.token_ids == self.tokenizer.eos_token_id).long()
-        after_end = is_end.cumsum(dim=1) - is_end > 0
-        captions.token_ids.masked_fill_(after_end, self.tokenizer.pad_token_id)
-        return captions
+        behind = after_end(output.sequences, self.tokenizer.eos_token_id)
+        token_ids = output.sequences.masked_fill(behind, self.tokenizer.pad_token_id)
+        return self.with_scores(output, generation, texts, token_ids)

@@ -1,0 +1,166 @@
+"""Prints the results of some runs beside chance, and saves the table.
+
+    python scripts/compare_results.py --truth configs/train/shapes.yaml \\
+        --metrics DynRefer=output/shapes/metrics-shapes-test-last.json --out results.md
+
+Chance knows the training split and no image: the most frequent class, each attribute's share of
+positives for every region (so its AP is the share among the evaluated labels), and for every
+region a random training caption with a random score. The project's own tasks score it.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from dynrefer.config import load_config
+from dynrefer.datasets.annotations import RegionRecord
+from dynrefer.datasets.builders import annotation_files, open_annotations
+from dynrefer.models.builders import load_vocabularies
+from dynrefer.runners.entry import entry_point
+from dynrefer.runners.evaluation import (
+    Metrics,
+    evaluated_dataset,
+    ground_truth,
+    score,
+    tasks_of,
+)
+from dynrefer.tasks.task import GroundTruth, Prediction
+from dynrefer.vocabulary import Vocabularies
+
+# task, metric, what the table calls it
+ROWS = (
+    ("region_recognition", "accuracy", "recognition, accuracy"),
+    ("attribute_detection", "mAP all", "attributes, mAP all"),
+    ("attribute_detection", "mAP head", "attributes, mAP head"),
+    ("attribute_detection", "mAP medium", "attributes, mAP medium"),
+    ("attribute_detection", "mAP tail", "attributes, mAP tail"),
+    ("region_captioning", "CIDEr", "captions, CIDEr"),
+    ("region_captioning", "METEOR", "captions, METEOR"),
+    ("dense_captioning", "mAP", "dense captions, mAP"),
+)
+
+
+def chance_predictions(
+    training: Sequence[RegionRecord], truth: GroundTruth, seed: int
+) -> dict[int | str, Prediction]:
+    """A prediction for every region of ``truth`` that depends on the training regions alone."""
+    rng = np.random.default_rng(seed)
+    captions = [region.caption for region in training]
+    class_logits = _most_frequent_class(training, truth.vocabularies)
+    attributes = _shares_of_positives(training)
+    return {
+        region.id: {
+            "caption": captions[rng.integers(len(captions))],
+            "score": float(rng.random()),
+            "class_logits": class_logits,
+            "attributes": attributes,
+        }
+        for region in truth.regions()
+    }
+
+
+def _most_frequent_class(
+    training: Sequence[RegionRecord], vocabularies: Vocabularies
+) -> list[float]:
+    counts = Counter(region.extra_info["coco_result"]["category"] for region in training)
+    (best, _), *_ = counts.most_common(1)
+    return [float(name == best) for name in vocabularies.classes.names]
+
+
+def _shares_of_positives(training: Sequence[RegionRecord]) -> list[float]:
+    labels = np.array([region.extra_info["ovad_result"]["att_vec"] for region in training])
+    positive, labelled = (labels == 1).sum(axis=0), (labels >= 0).sum(axis=0)
+    return (positive / np.maximum(labelled, 1)).tolist()
+
+
+def chance(config: DictConfig, split: str, seed: int) -> Metrics:
+    """Metrics of chance on a split, by the tasks of the configuration."""
+    name = evaluated_dataset(config)
+    dataset = config.datasets[name]
+    training = [
+        index.region(i)
+        for path in annotation_files(dataset, name, "train")
+        for index in [open_annotations(dataset, path, training=True)]
+        for i in range(len(index))
+    ]
+    truth = ground_truth(config, split, load_vocabularies(config.model))
+    return score(tasks_of(config), chance_predictions(training, truth, seed), truth)
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The metrics of a run's ``metrics-....json``; FileNotFoundError and ValueError name it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no metrics at {path}; train.py and evaluate.py write them")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    missing = [f"{task} {metric}" for task, metric, _ in ROWS if not _has(content, task, metric)]
+    if missing:
+        raise ValueError(f"{path} has no {', '.join(missing)}")
+    return content["metrics"]
+
+
+def _has(content: object, task: str, metric: str) -> bool:
+    metrics = content.get("metrics", {}) if isinstance(content, dict) else {}
+    return metric in metrics.get(task, {})
+
+
+def table(columns: dict[str, Metrics]) -> str:
+    """Markdown: a row a metric (percent), a column a model."""
+    widths = [max(len(name), 7) for name in columns]
+    label = max(len(text) for _, _, text in ROWS)
+    lines = [
+        _line("", label, [name.rjust(w) for name, w in zip(columns, widths, strict=True)]),
+        _line("-" * label, label, ["-" * (width - 1) + ":" for width in widths]),
+    ]
+    for task, metric, text in ROWS:
+        values = [
+            f"{metrics[task][metric]:.1f}".rjust(width)
+            for metrics, width in zip(columns.values(), widths, strict=True)
+        ]
+        lines.append(_line(text, label, values))
+    return "\n".join(lines) + "\n"
+
+
+def _line(first: str, width: int, cells: list[str]) -> str:
+    return f"| {first:{width}} | {' | '.join(cells)} |"
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Reads the runs' metrics, computes chance, prints and saves the table."""
+    runs = {}
+    for pair in arguments.metrics:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise ValueError(f"--metrics '{pair}' is not of the form NAME=FILE")
+        runs[name] = read_metrics(Path(path))
+    config = load_config(arguments.truth)
+    text = table({"chance": chance(config, arguments.split, arguments.seed), **runs})
+    print(f"{arguments.split} split, percent\n\n{text}")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        part = arguments.out.with_name(arguments.out.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(arguments.out)
+
+
+def comparison_parser() -> argparse.ArgumentParser:
+    """The arguments of the comparison."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME=FILE", help="metrics of a run"
+    )
+    parser.add_argument("--truth", type=Path, required=True, help="configuration with the data")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--seed", type=int, default=0, help="of the random captions")
+    parser.add_argument("--out", type=Path, help="also write the table here, as Markdown")
+    return parser
+
+
+if __name__ == "__main__":
+    entry_point(main, comparison_parser().parse_args())

@@ -1,0 +1,22 @@
+import copy
+
+import pytest
+
+from tests.tiny_model import tiny_config, tiny_model
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory):
+    """The tiny configuration; copy it before changing it."""
+    return tiny_config(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def built_model(config):
+    return tiny_model(config)
+
+
+@pytest.fixture
+def model(built_model):
+    """A tiny model of the test's own, in evaluation mode."""
+    return copy.deepcopy(built_model)

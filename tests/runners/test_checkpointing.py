@@ -1,0 +1,160 @@
+import copy
+import os
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import nn
+
+from dynrefer.config import load_config
+from dynrefer.runners import checkpointing
+from dynrefer.runners.checkpointing import Position, load_checkpoint, save_checkpoint
+
+CONFIG = OmegaConf.create(
+    {
+        "model": {
+            "pretrained": None,
+            "vision": {"checkpoint": None, "freeze": False},
+            "caption_decoder": {"language_model": None},
+        },
+        "run": {"seed": 1},
+    }
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    module[1].requires_grad_(False)
+    return module
+
+
+def save(directory, model, step, links=("last",), config=CONFIG, **training):
+    return save_checkpoint(directory, model, config, Position(0, step, step), training, links)
+
+
+def folders(directory):
+    return sorted(path.name for path in directory.iterdir() if not path.is_symlink())
+
+
+def test_round_trip(tmp_path, model):
+    saved = copy.deepcopy(model.state_dict())
+    position = Position(epoch=2, step=3, global_step=23, best_score=4.5)
+    torch.manual_seed(7)
+    folder = save_checkpoint(tmp_path, model, CONFIG, position, {"optimizer": {"lr": [1, 2.0]}})
+    expected = torch.rand(4)
+    assert folder == (tmp_path / "last").resolve() == (tmp_path / "step-00000023").resolve()
+    assert os.readlink(tmp_path / "last") == "step-00000023"  # relative: the folder can move
+    nn.init.zeros_(model[0].weight)
+    nn.init.zeros_(model[1].weight)
+    torch.manual_seed(8)
+    found, training = load_checkpoint(tmp_path / "last", model)
+    assert found == position and training == {"optimizer": {"lr": [1, 2.0]}}
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_configuration_stands_beside_the_weights(tmp_path, model):
+    folder = save(tmp_path, model, 1, config=OmegaConf.create({**CONFIG, "x": "???"}))
+    assert OmegaConf.load(folder / "config.yaml").run.seed == 1
+    assert load_file(folder / "trainable.safetensors").keys() == {"0.weight", "0.bias"}
+    assert load_file(folder / "frozen.safetensors").keys() == {"1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize("key", ["pretrained", "caption_decoder.language_model"])
+def test_frozen_weights_that_a_file_holds_are_not_written_again(tmp_path, model, key):
+    config = copy.deepcopy(CONFIG)
+    OmegaConf.update(config.model, key, "a file")
+    folder = save(tmp_path, model, 1, config=config)
+    assert not (folder / "frozen.safetensors").exists()
+
+
+@pytest.mark.parametrize(("freeze", "kept"), [(True, "vision.safetensors"), (False, None)])
+def test_a_trained_vision_tower_no_longer_needs_the_file_it_started_from(
+    tmp_path, model, freeze, kept
+):
+    config = copy.deepcopy(CONFIG)
+    config.model.vision = {"checkpoint": "vision.safetensors", "freeze": freeze}
+    folder = save(tmp_path, model, 1, config=config)
+    assert OmegaConf.load(folder / "config.yaml").model.vision.checkpoint == kept
+    assert config.model.vision.checkpoint == "vision.safetensors"
+
+
+def test_links_move_and_what_no_link_names_goes(tmp_path, model):
+    save(tmp_path, model, 1, ("last", "best"))
+    save(tmp_path, model, 2)
+    assert folders(tmp_path) == ["step-00000001", "step-00000002"]
+    save(tmp_path, model, 3)
+    assert folders(tmp_path) == ["step-00000001", "step-00000003"]
+    assert os.readlink(tmp_path / "best") == "step-00000001"
+    save(tmp_path, model, 4, ("last", "best"))
+    assert folders(tmp_path) == ["step-00000004"]
+
+
+def test_a_second_checkpoint_of_a_step_does_not_touch_the_first(tmp_path, model, monkeypatch):
+    """`last` is whole at any moment, also while the same step is written again."""
+    first = save(tmp_path, model, 5)
+    moments = []
+    move = checkpointing._point
+
+    def watch(link, target):
+        moments.append((first / "state.pt").is_file() and (tmp_path / "last").resolve() == first)
+        move(link, target)
+
+    monkeypatch.setattr(checkpointing, "_point", watch)
+    second = save(tmp_path, model, 5)
+    assert moments == [True] and second != first
+    assert folders(tmp_path) == [second.name] and (tmp_path / "last").resolve() == second
+    assert save(tmp_path, model, 5) == first and folders(tmp_path) == [first.name]
+
+
+@pytest.mark.parametrize("broken", ["save_file", "torch.save", "_point"])
+def test_an_interrupted_write_leaves_the_last_one_whole(tmp_path, model, monkeypatch, broken):
+    save(tmp_path, model, 1, ("last", "best"))
+    weight = model[0].weight.detach().clone()
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        owner = torch if broken == "torch.save" else checkpointing
+        patch.setattr(owner, broken.removeprefix("torch."), stop)
+        nn.init.zeros_(model[0].weight)
+        save(tmp_path, model, 2)
+    position, _ = load_checkpoint(tmp_path / "last", model)
+    assert position.global_step == 1 and torch.equal(model[0].weight, weight)
+    save(tmp_path, model, 3, ("last", "best"))
+    assert folders(tmp_path) == ["step-00000003"]
+
+
+def test_resuming_needs_as_many_processes(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(checkpointing, "gather_objects", lambda state: [state, state])
+    folder = save(tmp_path, model, 1)
+    with pytest.raises(ValueError, match="was written by 2 processes and cannot be resumed by 1"):
+        load_checkpoint(folder, model)
+    monkeypatch.setattr(checkpointing, "world_size", lambda: 2)
+    assert load_checkpoint(folder, model)[0].global_step == 1
+
+
+def test_checkpoints_that_cannot_be_resumed(tmp_path, model):
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_checkpoint(tmp_path, model)
+    folder = save(tmp_path, model, 1)
+    state = (folder / "state.pt").read_bytes()
+    (folder / "state.pt").write_bytes(state[: len(state) // 2])
+    with pytest.raises(ValueError, match="state.pt is not a readable PyTorch checkpoint"):
+        load_checkpoint(folder, model)
+    (folder / "state.pt").unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*state.pt"):
+        load_checkpoint(folder, model)
+    with pytest.raises(ValueError, match="belongs to another architecture"):
+        load_checkpoint(folder, nn.Linear(2, 2))
+
+
+def test_a_saved_configuration_is_a_configuration(tmp_path, model):
+    (tmp_path / "a.yaml").write_text("run: {seed: 3, max_epoch: 2}")
+    config = load_config(tmp_path / "a.yaml")
+    folder = save(tmp_path / "checkpoints", model, 1, config=config)
+    assert load_config(folder / "config.yaml") == config

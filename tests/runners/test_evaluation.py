@@ -1,0 +1,215 @@
+import json
+import math
+
+import pytest
+from omegaconf import OmegaConf
+
+from dynrefer.config import ConfigError, load_config
+from dynrefer.models.builders import build_model, load_vocabularies
+from dynrefer.models.dynrefer import RegionPrediction
+from dynrefer.runners import evaluation
+from dynrefer.runners.evaluation import (
+    _in_file_order,
+    _passes,
+    check_evaluation,
+    evaluate,
+    ground_truth,
+    headline,
+    predict_split,
+    tasks_of,
+)
+from dynrefer.tasks.task import read_predictions
+from tests.tiny_model import tiny_model
+
+ALL_TASKS = "run.tasks=[region_captioning,dense_captioning,attribute_detection,region_recognition]"
+DATASET = "datasets.shapes.build_info"
+
+
+@pytest.fixture(scope="module")
+def model(run_file):
+    return tiny_model(load_config(run_file))
+
+
+@pytest.fixture
+def truth_of(make_config):
+    def truth(*options, split="val"):
+        config = make_config(*options)
+        return ground_truth(config, split, load_vocabularies(config.model))
+
+    return truth
+
+
+def prediction(id_):
+    return RegionPrediction(id=id_, image_id=0)
+
+
+def test_predictions_in_the_order_of_the_file(truth_of):
+    truth = truth_of()
+    ids = [region.id for region in truth.regions()]
+    assert ids == sorted(ids) and len(ids) > 5
+    ordered = _in_file_order([prediction(id_) for id_ in reversed(ids)], truth)
+    assert [one.id for one in ordered] == ids
+
+
+def test_each_region_once(truth_of):
+    truth = truth_of()
+    ids = [region.id for region in truth.regions()]
+    for wrong in (ids[1:], [*ids, ids[0]], [*ids[1:], ids[1]], [*ids, -5], [*ids[1:], -5]):
+        with pytest.raises(RuntimeError, match=f"{len(wrong)} predictions of"):
+            _in_file_order([prediction(id_) for id_ in wrong], truth)
+    with pytest.raises(RuntimeError, match=rf"missing \[{ids[0]}\]"):
+        _in_file_order([prediction(id_) for id_ in ids[1:]], truth)
+
+
+def test_tasks_with_the_same_selector_share_a_pass(make_config):
+    config = make_config(
+        ALL_TASKS,
+        "run.view_selectors.attribute_detection={name: task_prior, ratios: [0.1, 0.2]}",
+        "run.view_selectors.region_recognition={name: task_prior, ratios: [0.1, 0.2]}",
+    )
+    passes = [
+        (selector.name, [task.name for task in tasks])
+        for selector, tasks in _passes(config, tasks_of(config))
+    ]
+    assert passes == [
+        ("image_prior", ["region_captioning", "dense_captioning"]),
+        ("task_prior", ["attribute_detection", "region_recognition"]),
+    ]
+
+
+def test_a_selector_for_a_task_that_does_not_run(make_config):
+    config = make_config("run.view_selectors.region_captioning={name: stochastic}")
+    with pytest.raises(
+        ConfigError, match=r"view_selectors names \['region_captioning'\]; this run"
+    ):
+        _passes(config, tasks_of(config))
+
+
+def test_a_pass_runs_only_the_decoders_of_its_tasks(make_config, model, tmp_path, monkeypatch):
+    config = make_config(
+        "run.tasks=[attribute_detection,region_recognition]",
+        "run.view_selectors.region_recognition={name: task_prior, ratios: [0.0, 0.0]}",
+    )
+    seen, predict = [], model.predict
+    monkeypatch.setattr(
+        model, "predict", lambda chunk, decoders: seen.append(decoders) or predict(chunk, decoders)
+    )
+    (tmp_path / "results").mkdir()
+    metrics = evaluate(config, model, "val", tmp_path, "test")
+    assert list(metrics) == ["attribute_detection", "region_recognition"]
+    assert set(seen) == {frozenset({"attributes"}), frozenset({"classes"})}
+    attributes = read_predictions(tmp_path / "results" / "shapes-val-test.jsonl")
+    classes = read_predictions(tmp_path / "results" / "shapes-val-test-2.jsonl")
+    assert list(attributes) == list(classes)
+    for one, other in zip(attributes.values(), classes.values(), strict=True):
+        assert set(one) == {"id", "image_id", "attributes", "ratios"}
+        assert set(other) == {"id", "image_id", "class_logits", "class_name", "ratios"}
+        assert one["ratios"] != other["ratios"] == [0.0, 0.0, 0.0]
+    content = json.loads((tmp_path / "metrics-shapes-val-test.json").read_text())
+    assert content["metrics"] == metrics
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["run.batch_size_eval=1"],
+        ["run.batch_size_eval=3", "run.split_size=2"],
+        ["run.num_workers=2", "run.split_size=1"],
+    ],
+)
+def test_predictions_do_not_depend_on_batches_and_workers(make_config, model, options):
+    results = []
+    for config in (make_config(), make_config(*options)):
+        selector = config.run.view_selector
+        results.append(predict_split(config, model, "val", selector, tasks_of(config)))
+    whole, parts = ({one.id: one for one in result} for result in results)
+    assert whole.keys() == parts.keys()
+    for id_, one in whole.items():
+        assert one.class_logits == pytest.approx(parts[id_].class_logits, abs=1e-4)
+        assert one.ratios == parts[id_].ratios
+
+
+def test_a_limit_of_images_limits_predictions_and_truth(make_config, model, tmp_path):
+    config = make_config("run.tasks=[attribute_detection]", f"{DATASET}.max_imgs=2")
+    evaluate(config, model, "val", tmp_path, "two")
+    truth = ground_truth(config, "val", model.vocabularies)
+    predictions = read_predictions(tmp_path / "results" / "shapes-val-two.jsonl")
+    assert list(predictions) == [region.id for region in truth.regions()]
+    assert len({one["image_id"] for one in predictions.values()}) == 2
+    assert not truth.is_whole and 0 < len(predictions) < len(truth.index)
+
+
+def test_the_headline_is_the_mean_over_tasks(make_config):
+    config = make_config("run.tasks=[attribute_detection,region_recognition]")
+    metrics = {"attribute_detection": {"mAP all": 10.0}, "region_recognition": {"accuracy": 40.0}}
+    assert headline(metrics, tasks_of(config)) == 25.0
+
+
+def test_the_evaluated_dataset_is_named_or_the_first(make_config):
+    assert evaluation.evaluated_dataset(make_config()) == "shapes"
+    config = make_config("datasets.other={}", "run.eval_dataset_name=other")
+    assert evaluation.evaluated_dataset(config) == "other"
+    with pytest.raises(
+        ConfigError, match="eval_dataset_name: 'shape'; configured datasets: shapes"
+    ):
+        evaluation.evaluated_dataset(make_config("run.eval_dataset_name=shape"))
+    config = make_config()
+    config.datasets = {}
+    with pytest.raises(ConfigError, match="no dataset is configured"):
+        evaluation.evaluated_dataset(config)
+
+
+def test_metrics_are_finite_numbers_that_json_can_hold(make_config, model, tmp_path):
+    config = make_config("run.tasks=[attribute_detection,region_recognition]")
+    metrics = evaluate(config, model, "test", tmp_path, "x")
+    values = [value for task in metrics.values() for value in task.values()]
+    assert len(values) > 20 and all(math.isfinite(value) for value in values)
+    text = (tmp_path / "metrics-shapes-test-x.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ([f"{DATASET}.annotations.val=[no.json]"], FileNotFoundError, "no annotation file at no"),
+        ([f"{DATASET}.annotations.val=[]"], ConfigError, "annotations.val names no file; splits"),
+        ([f"{DATASET}.annotations.val=[a, b]"], ConfigError, "lists 2 files; evaluation takes one"),
+        ([f"{DATASET}.instances.val=no.json"], FileNotFoundError, "no COCO instances file at no"),
+        ([f"{DATASET}.builder=dynrefr"], KeyError, "no dataset .*did you mean 'dynrefer'"),
+        ([f"{DATASET}.num_views=2"], ConfigError, "num_views is 2, model.num_views is 3"),
+        (["run.tasks=[recognition]"], KeyError, "no task .*did you mean 'region_recognition'"),
+        (["run.view_selector.name=image"], KeyError, "no view_selector .*did you mean"),
+        (["run.view_selector.ratios=[0.1]"], ConfigError, r"view selector 'image_prior' with rat"),
+        (
+            ["run.view_selector={name: task_prior, ratios: [0.1]}"],
+            ValueError,
+            "3 views need 2 of them",
+        ),
+        (
+            ["datasets.shapes.vis_processor.eval.name=dynrefr"],
+            KeyError,
+            "no processor .*did you mean 'dynrefer'",
+        ),
+        (
+            ["datasets.shapes.vis_processor.eval.image_size=48"],
+            ConfigError,
+            "vis_processor.eval.image_size is 48, model.image_size is 32",
+        ),
+        (
+            ["datasets.shapes.text_processor.eval.name=blip"],
+            KeyError,
+            "no processor .*did you mean 'blip_caption'",
+        ),
+    ],
+)
+def test_what_an_evaluation_lacks_shows_before_it(make_config, model, options, error, match):
+    config = make_config(*options)
+    with pytest.raises(error, match=f"(?s){match}"):
+        check_evaluation(config, ["val"], model.vocabularies)
+
+
+def test_an_untrained_model_is_in_evaluation_mode_while_it_predicts(make_config):
+    config = make_config()
+    model = build_model(OmegaConf.create(config.model)).train()
+    predict_split(config, model, "val", config.run.view_selector, tasks_of(config))
+    assert not model.training
