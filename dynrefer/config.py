@@ -110,9 +110,9 @@ def _from_release(content: DictConfig, source: str) -> DictConfig:
     if not isinstance(content.get("model", {}), DictConfig | dict):
         raise ConfigError(f"{source}: model: a mapping is expected, found {content.model!r}")
     for old, allowed in RELEASE_FIXED.items():
-        key = old.removeprefix("model.")
-        if key in content.get("model", {}):
-            value = content.model.pop(key)
+        section, _, key = old.partition(".")
+        if isinstance(content.get(section), DictConfig) and key in content[section]:
+            value = content[section].pop(key)
             if allowed and value not in allowed:
                 raise ConfigError(f"{source}: {old}: {value}; only {allowed[0]} is supported")
     for old, new in RELEASE_KEYS.items():

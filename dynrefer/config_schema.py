@@ -240,15 +240,10 @@ class RunConfig:
     test_splits: list[str] = field(default_factory=list)
     eval_every: int = 1
     save_every: int | None = None
-    report_metric: bool = True
-    visualize: bool = False
     log_freq: int = 50
     wandb: bool = False
     device: str = "auto"
     threads: int | None = None
-    world_size: int = 1
-    dist_url: str = "env://"
-    distributed: bool = True
 
 
 @dataclass
@@ -308,4 +303,10 @@ RELEASE_FIXED: dict[str, tuple[Any, ...]] = {
     "model.finetune_llm": (False,),
     "model.first_word_control": (False,),
     "model.apply_lemmatizer": (False,),
+    "run.report_metric": (True,),
+    "run.visualize": (False,),
+    # torchrun's environment says what these three say in the release
+    "run.world_size": (),
+    "run.dist_url": (),
+    "run.distributed": (),
 }

@@ -9,6 +9,7 @@ import functools
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
+from dynrefer.models.checkpoints import load_named, read_checkpoint
 from dynrefer.models.tokenizers import load_tokenizer
 from dynrefer.registry import registry
 
@@ -55,11 +57,30 @@ class TransformerTextEncoder(TextEncoder):
 
 
 @registry.register("text_encoder", "eva_clip")
-def eva_clip_text_encoder() -> TextEncoder:
-    """EVA-CLIP g/14's text tower: 12 layers, width 768, output 1024, frozen; CLIP's own BPE."""
+def eva_clip_text_encoder(checkpoint: str) -> TextEncoder:
+    """EVA-CLIP g/14's text tower: 12 layers, width 768, output 1024, frozen; CLIP's own BPE.
+
+    Args:
+        checkpoint: ``eva_clip_psz14.pt`` (names under "text." are read, others left alone).
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one without this tower.
+    """
     transformer = TextTransformer(
         context_length=77, vocab_size=49408, width=768, heads=12, layers=12, output_dim=1024
     )
+    content = read_checkpoint(Path(checkpoint))
+    state = {
+        name.removeprefix("text."): tensor
+        for name, tensor in content.items()
+        if name.startswith("text.") and name != "text.logit_scale"
+    }
+    missing, unexpected = load_named(transformer, state, checkpoint)
+    if missing or unexpected:
+        raise ValueError(
+            f"model.text_encoder.options.checkpoint: {checkpoint} does not hold EVA-CLIP's text "
+            f"tower; missing {missing[:3]}, unexpected {unexpected[:3]}"
+        )
     return TransformerTextEncoder(transformer, SimpleTokenizer(context_length=77), freeze=True)
 
 

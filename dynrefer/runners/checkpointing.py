@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dynrefer.distributed import barrier, gather_objects, is_main, rank, world_size
 from dynrefer.models import checkpoints
@@ -63,7 +63,8 @@ def save_checkpoint(
         part.mkdir(parents=True)
         trainable, frozen = checkpoints.split_trainable(model)
         save_file(trainable, part / checkpoints.TRAINABLE)
-        if frozen and _has_no_source(config):
+        frozen = _without_source(frozen, config)
+        if frozen:
             save_file(frozen, part / checkpoints.FROZEN)
         state = {"position": vars(position), "generators": generators, **training}
         torch.save(state, part / "state.pt")
@@ -111,9 +112,18 @@ def _restore_generators(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _has_no_source(config: DictConfig) -> bool:
-    """Whether frozen weights exist in this run alone."""
-    return config.model.pretrained is None and config.model.caption_decoder.language_model is None
+def _without_source(frozen: dict[str, Tensor], config: DictConfig) -> dict[str, Tensor]:
+    """The frozen weights that no file of the configuration holds, so that only this run does."""
+    model = config.model
+    if model.pretrained is not None:
+        return {}
+    sources = {
+        "vision.": model.vision.checkpoint,
+        "text_encoder.": model.text_encoder.options.get("checkpoint"),
+        "caption_decoder.language_model.": model.caption_decoder.language_model,
+    }
+    known = tuple(prefix for prefix, file in sources.items() if file is not None)
+    return {name: tensor for name, tensor in frozen.items() if not name.startswith(known)}
 
 
 def _new_folder(directory: Path, name: str) -> Path:

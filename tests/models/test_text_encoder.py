@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from open_clip.transformer import TextTransformer
 
 from dynrefer.datasets.shapes_language import write_vocabularies
-from dynrefer.models.text_encoder import WordFeatureEncoder, word_transformer
+from dynrefer.models.text_encoder import (
+    WordFeatureEncoder,
+    eva_clip_text_encoder,
+    word_transformer,
+)
 
 PHRASES = ["a red star", "a star red", "the Red Star", "", "star"]
 
@@ -73,3 +78,20 @@ def test_word_transformer_runs_without_graph_where_asked(tower):
 def test_missing_tokenizer(tmp_path):
     with pytest.raises(FileNotFoundError, match="model.text_encoder.options.tokenizer: no token"):
         word_transformer(str(tmp_path / "nowhere"))
+
+
+def test_eva_clip_reads_its_tower_and_refuses_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing.pt"):
+        eva_clip_text_encoder(str(tmp_path / "missing.pt"))
+    torch.save({"text.positional_embedding": torch.zeros(77, 768)}, tmp_path / "half.pt")
+    with pytest.raises(ValueError, match="does not hold EVA-CLIP's text tower"):
+        eva_clip_text_encoder(str(tmp_path / "half.pt"))
+    tower = TextTransformer(
+        context_length=77, vocab_size=49408, width=768, heads=12, layers=12, output_dim=1024
+    )
+    state = {f"text.{name}": tensor for name, tensor in tower.state_dict().items()}
+    torch.save({**state, "visual.other": torch.zeros(1)}, tmp_path / "whole.pt")
+    encoder = eva_clip_text_encoder(str(tmp_path / "whole.pt"))
+    assert encoder.width == 1024 and not encoder.trainable
+    assert torch.equal(encoder.transformer.text_projection, tower.text_projection)
+    assert encoder(["the dog"]).shape == (1, 1024)

@@ -16,6 +16,7 @@ CONFIG = OmegaConf.create(
         "model": {
             "pretrained": None,
             "vision": {"checkpoint": None, "freeze": False},
+            "text_encoder": {"options": {}},
             "caption_decoder": {"language_model": None},
         },
         "run": {"seed": 1},
@@ -63,12 +64,29 @@ def test_the_configuration_stands_beside_the_weights(tmp_path, model):
     assert load_file(folder / "frozen.safetensors").keys() == {"1.weight", "1.bias"}
 
 
-@pytest.mark.parametrize("key", ["pretrained", "caption_decoder.language_model"])
-def test_frozen_weights_that_a_file_holds_are_not_written_again(tmp_path, model, key):
-    config = copy.deepcopy(CONFIG)
-    OmegaConf.update(config.model, key, "a file")
+def test_frozen_weights_of_a_pretrained_checkpoint_are_not_written_again(tmp_path, model):
+    config = OmegaConf.merge(CONFIG, {"model": {"pretrained": "some-file"}})
     folder = save(tmp_path, model, 1, config=config)
     assert not (folder / "frozen.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ({"vision": {"checkpoint": "file", "freeze": True}}, "vision"),
+        ({"text_encoder": {"options": {"checkpoint": "file"}}}, "text_encoder"),
+        ({"caption_decoder": {"language_model": "file"}}, "language_model"),
+    ],
+)
+def test_frozen_parts_with_a_file_of_their_own_are_left_to_it(tmp_path, source, part):
+    names = ("vision", "text_encoder", "caption_decoder")
+    module = nn.ModuleDict({name: nn.Linear(1, 1) for name in names})
+    module["caption_decoder"] = nn.ModuleDict({"language_model": nn.Linear(1, 1)})
+    module.requires_grad_(False)
+    config = OmegaConf.merge(CONFIG, {"model": source})
+    folder = save(tmp_path, module, 1, config=config)
+    written = load_file(folder / "frozen.safetensors")
+    assert len(written) == 4 and not any(part in name for name in written)
 
 
 @pytest.mark.parametrize(("freeze", "kept"), [(True, "vision.safetensors"), (False, None)])
