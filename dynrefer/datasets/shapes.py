@@ -108,12 +108,11 @@ def _annotation(
     subject_tags = (figure.name, figure.colour, figure.texture, figure.size)
     other_tags = () if other is None else (other.name, other.colour)
     # drawn in every split, so that a caption never shifts the labels behind it
-    template = int(
-        rng.choice(len(language.TRAIN_TEMPLATE_SHARES), p=language.TRAIN_TEMPLATE_SHARES)
-    )
+    drawn = int(rng.choice(len(language.TRAIN_TEMPLATE_SHARES), p=language.TRAIN_TEMPLATE_SHARES))
     captions = captions_of(regions, index)
-    full = len(language.TRAIN_TEMPLATE_SHARES) - 1
-    training_captions = [*captions[:full], language.SHORT_TEMPLATE.format(figure=figure.name)]
+    words = dict(zip(("figure", "colour", "texture", "size"), subject_tags, strict=True))
+    short = [template.format(**words) for template in language.SHORT_TEMPLATES]
+    training_captions = captions[: len(language.TRAIN_TEMPLATE_SHARES) - len(short)] + short
     box = region.box
     annotation = {
         "id": image_id * 10 + index,
@@ -123,7 +122,7 @@ def _annotation(
         "area": round(region.area, 2),
         "iscrowd": 0,
         "category_id": language.CLASSES.index(figure.name) + 1,
-        "caption": captions[0] if split == "test" else training_captions[template],
+        "caption": captions[0] if split == "test" else training_captions[drawn],
         "extra_info": {
             "parser_result": {
                 "tag_set1": sorted(language.TAGS.index(tag) for tag in subject_tags),

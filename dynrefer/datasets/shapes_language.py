@@ -60,11 +60,16 @@ TEMPLATES = (
     "a {size} {figure} that is {colour} and {texture} {relation} {other}",
     "a {texture} {colour} {figure} of {size} size {relation2} {other}",
 )
-# Of people's captions many only name the thing; without such captions colour and size tell most
+# Many of people's captions say only one thing. Without such captions colour and size tell most
 # pairs of a batch apart, and a model has little need to learn the figures.
-SHORT_TEMPLATE = "the {figure}"
-# of the first four templates and the short one, in training and validation
-TRAIN_TEMPLATE_SHARES = (0.4, 0.1, 0.12, 0.13, 0.25)
+SHORT_TEMPLATES = (
+    "the {figure}",
+    "the {colour} {figure}",
+    "the {texture} {figure}",
+    "the {size} {figure}",
+)
+# of the first four templates and the short ones, in training and validation
+TRAIN_TEMPLATE_SHARES = (0.35, 0.1, 0.1, 0.1, 0.14, 0.07, 0.07, 0.07)
 HEAD_SHARE, TAIL_SHARE = 0.17, 0.06
 
 
