@@ -84,7 +84,7 @@ def test_train_py_evaluates_where_the_configuration_says_so(trained, run_file, h
 def test_training_without_evaluation_still_ends_with_the_test(run_file, here, tmp_path):
     options = ["run.valid_splits=[]", "run.test_splits=[test]"]
     here(train_main, run_file, f"run.output_dir={tmp_path}", *QUICK, *options)
-    assert (tmp_path / "metrics-shapes-test-best.json").is_file()
+    assert (tmp_path / "metrics-shapes-test-last.json").is_file()
 
 
 def test_going_on_from_a_checkpoint(trained, run_file, here, tmp_path):
