@@ -218,10 +218,7 @@ def load_directory(model: nn.Module, path: Path) -> None:
             if name == TRAINABLE:
                 raise FileNotFoundError(f"no checkpoint at {path} ({TRAINABLE} is missing)")
             continue
-        try:
-            state |= load_file(path / name)
-        except SafetensorError as error:
-            raise ValueError(f"{path / name} is broken: {error}") from error
+        state |= _read_safetensors(path / name)
     expected = set(split_trainable(model)[0])
     missing = sorted(expected - set(state))
     unexpected = sorted(set(state) - set(model.state_dict()))
@@ -244,10 +241,7 @@ def load_whole(part: nn.Module, path: Path, key: str) -> None:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{key}: no file at {path}")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is broken: {error}") from error
+    state = _read_safetensors(path)
     missing, unexpected = load_named(part, state, str(path))
     if missing or unexpected:
         raise ValueError(
@@ -310,6 +304,13 @@ def _tensors_of(content: dict[str, object], path: Path) -> dict[str, Tensor]:
     if other is not None:
         raise ValueError(f"{path}: '{other}' is no tensor; tensors by name are expected")
     return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is broken: {error}") from error
 
 
 def _head(lines: Iterable[str], most: int = 8) -> str:

@@ -10,22 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from dynrefer.config_schema import GenerationConfig
 from dynrefer.registry import nearest
 
 
-@dataclass(frozen=True)
-class Generation:
+@dataclass
+class Generation(GenerationConfig):
     """Beam search as published; the demo uses 5 beams and 30 new tokens."""
-
-    num_beams: int = 2
-    max_new_tokens: int = 20
-    min_length: int = 1
-    length_penalty: float = 0.0
-    repetition_penalty: float = 1.5
-    num_return_sequences: int = 1
-    do_sample: bool = False
-    top_p: float = 0.9
-    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.num_return_sequences != 1:
