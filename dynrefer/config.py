@@ -16,6 +16,9 @@ from omegaconf.errors import (
 from dynrefer.config_schema import LEAST, RELEASE_FIXED, RELEASE_KEYS, RELEASE_VALUES, Config
 from dynrefer.registry import nearest
 
+# Of folders with a model (dynrefer.models.pretrained); their configuration carries it.
+FORMAT_VERSION = 1
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message names file, key, value and what is valid."""
@@ -66,7 +69,10 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, DictConfig]]:
-    """The file's bases, theirs first, then the file, as (name, content)."""
+    """The file's bases, theirs first, then the file, as (name, content).
+
+    One with ``format_version`` is that of a folder with a model (``dynrefer.models.pretrained``).
+    """
     if path.resolve() in above:
         raise ConfigError(f"{path}: `base` refers back to itself through {above[-1]}")
     if not path.is_file():
@@ -81,11 +87,44 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Dict
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list | ListConfig) or not all(isinstance(b, str) for b in bases):
         raise ConfigError(f"{path}: base: a list of files is expected, found {bases}")
+    if "format_version" in content:
+        content = _of_folder(OmegaConf.to_container(content), path)
     for base in bases:
         beside = path.parent / base
         found = beside if beside.is_file() and not Path(base).is_file() else Path(base)
         yield from _with_bases(found, (*above, path.resolve()))
     yield str(path), content
+
+
+def _of_folder(content: dict[str, Any], path: Path) -> DictConfig:
+    """The configuration in a folder with a model, its "./name" being files of the folder.
+
+    Raises:
+        ConfigError: it is of a version that cannot be read here.
+        FileNotFoundError: the folder lacks one of its ``weights``.
+    """
+    version = content.pop("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise ConfigError(f"{path}: format_version: {version}; valid is 1 to {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise ConfigError(
+            f"{path}: format_version: {version} was written by a newer DynRefer; this one reads "
+            f"versions up to {FORMAT_VERSION}"
+        )
+    for name in content.pop("weights", []):
+        if not (path.parent / name).is_file():
+            raise FileNotFoundError(f"{path.parent / name} is missing; {path} names it")
+    return OmegaConf.create(_in_folder(content, path.parent))
+
+
+def _in_folder(value: Any, folder: Path) -> Any:
+    """The value with every path that begins with "./" (or is ".") put into the folder."""
+    if isinstance(value, dict):
+        return {key: _in_folder(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_folder(inner, folder) for inner in value]
+    is_inside = isinstance(value, str) and (value == "." or value.startswith("./"))
+    return str(folder / value) if is_inside else value
 
 
 def _overrides(options: Sequence[str]) -> DictConfig:

@@ -14,7 +14,9 @@ from omegaconf import MISSING
 class VisionConfig:
     """Vision tower: ``name`` is timm's, ``options`` go to ``timm.create_model``.
 
-    ``checkpoint`` is a safetensors file of tower and norm to start from.
+    ``checkpoint`` is a file or folder with the tower, of any format (docs/checkpoints.md). A frozen
+    tower is held and runs in ``precision``; one that trains is held in fp32 and runs in that of the
+    run.
     """
 
     name: str = "eva_giant_patch14_clip_224"
@@ -59,11 +61,26 @@ class TextEncoderConfig:
 
 
 @dataclass
+class LoraConfig:
+    """LoRA adapters of the language model, as published.
+
+    ``target_modules`` is a list of layer names or a regular expression over whole names; None takes
+    the query and value projections, by the names that the architecture has for them.
+    """
+
+    rank: int = 64
+    alpha: float = 128
+    dropout: float = 0.0
+    target_modules: Any = None
+
+
+@dataclass
 class CaptionDecoderConfig:
     """Language model: a name or directory in Hugging Face format, or built from ``config``.
 
     With ``config`` (fields of the transformers configuration) the model starts untrained and
-    ``tokenizer`` names the directory of its tokenizer.
+    ``tokenizer`` names the directory of its tokenizer. ``freeze`` is about the language model's own
+    weights: they are then held in ``precision``, else in fp32. ``lora`` adds adapters beside them.
     """
 
     language_model: str | None = None
@@ -71,6 +88,8 @@ class CaptionDecoderConfig:
     tokenizer: str | None = None
     freeze: bool = True
     precision: str = "bf16"
+    gradient_checkpointing: bool = False
+    lora: LoraConfig | None = None
     max_text_length: int = 32
 
 
@@ -101,26 +120,37 @@ class LossConfig:
 
 @dataclass
 class VocabularyConfig:
-    """Files of tags (one a line), attributes (OVAD's JSON) and class names (a JSON list)."""
+    """Files of tags (one a line), attributes (OVAD's JSON) and class names (a JSON list).
+
+    Attributes and classes may be text files, too, with one a line. ``cache`` is a folder for their
+    text embeddings, so that a text encoder with a checkpoint is built only where it is needed.
+    """
 
     tags: str = MISSING
     attributes: str = MISSING
     classes: str = MISSING
+    cache: str | None = None
 
 
 @dataclass
 class ModelConfig:
     """The model, part by part; ``arch`` is a registered model.
 
-    ``pretrained`` is a checkpoint to start from; ``from_scratch`` starts fusion and Q-Former so
-    that a model without pretrained parts learns (``dynrefer.models.initialization``).
+    ``pretrained`` is a checkpoint to start from, or a list of them in order, of any format
+    (docs/checkpoints.md); with ``strict`` every name of a file and of the model must find its
+    partner, else what is left over is a warning. ``from_scratch`` starts fusion and Q-Former so
+    that a model without pretrained parts learns (``dynrefer.models.initialization``). ``freeze``
+    lists parts that do not train (``dynrefer.models.freezing``), besides those that a ``freeze`` of
+    their own keeps.
     """
 
     arch: str = "dynrefer_t5"
     num_views: int = 3
     image_size: int = 224
-    pretrained: str | None = None
+    pretrained: Any = None
+    strict: bool = True
     from_scratch: bool = False
+    freeze: list[str] = field(default_factory=list)
     vision: VisionConfig = field(default_factory=VisionConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     tag_decoder: TextQueryDecoderConfig = field(default_factory=TextQueryDecoderConfig)
@@ -281,6 +311,7 @@ RELEASE_KEYS: dict[str, str] = {
     "model.num_query_token": "model.qformer.num_query_tokens",
     "model.t5_model": "model.caption_decoder.language_model",
     "model.llm_model": "model.caption_decoder.language_model",
+    "model.finetune_llm": "model.caption_decoder.lora",
     "model.max_txt_len": "model.caption_decoder.max_text_length",
     "model.tag_list": "model.vocabulary.tags",
     "model.ovad_file": "model.vocabulary.attributes",
@@ -292,7 +323,16 @@ RELEASE_KEYS: dict[str, str] = {
 
 # Release values that have another name here.
 RELEASE_VALUES: dict[str, dict[Any, Any]] = {
-    "model.vision.name": {"eva_clip_g": "eva_giant_patch14_clip_224"},
+    "model.vision.name": {
+        "eva_clip_g": "eva_giant_patch14_clip_224",
+        "clip_L": "vit_large_patch14_clip_quickgelu_224",
+    },
+    # What its list [embed_tokens, lm_head, q, v] comes to: LAVIS's T5 registers its embedding under
+    # another name first, and Vicuna has no layers called q and v.
+    "model.caption_decoder.lora": {
+        True: {"target_modules": r"model\.embed_tokens|lm_head|.*\.(q|v)"},
+        False: None,
+    },
     "run.runner": {"dynrefer": "epoch"},
 }
 
@@ -300,7 +340,6 @@ RELEASE_VALUES: dict[str, dict[Any, Any]] = {
 RELEASE_FIXED: dict[str, tuple[Any, ...]] = {
     "model.tag_bert_config": (),
     "model.drop_path_rate": (0,),
-    "model.finetune_llm": (False,),
     "model.first_word_control": (False,),
     "model.apply_lemmatizer": (False,),
     "run.report_metric": (True,),

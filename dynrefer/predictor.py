@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike
 from omegaconf import DictConfig
 from PIL import Image
 
-from dynrefer.config import ConfigError, load_config
+from dynrefer.config import ConfigError
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import build_view_selector
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoints import load_file_or_directory
+from dynrefer.models.checkpoints import open_source
 from dynrefer.models.dynrefer import DECODERS, DynRefer, RegionPrediction
+from dynrefer.models.pretrained import folder_config
 from dynrefer.processors.region_image import (
     ImageError,
     RegionImageProcessor,
@@ -88,7 +89,7 @@ class RegionPredictor:
         options: Sequence[str] = (),
         selector: ViewSelector | None = None,
     ) -> "RegionPredictor":
-        """The model of a checkpoint folder that training wrote, built from its ``config.yaml``.
+        """The model of a folder that training or ``save_pretrained`` wrote.
 
         Args:
             path: such a folder, e.g. ``output/shapes/checkpoints/last``.
@@ -100,12 +101,7 @@ class RegionPredictor:
             FileNotFoundError: there is no checkpoint, or a file that its configuration names.
             ValueError: the weights do not fit the model, or the device is not there.
         """
-        path = Path(path)
-        if not (path / "config.yaml").is_file():
-            raise FileNotFoundError(f"no checkpoint at {path} (config.yaml is missing)")
-        config = load_config(path / "config.yaml", options)
-        config.run.load_ckpt_path = str(path)
-        return cls.from_config(config, device, selector)
+        return cls.from_config(folder_config(path, options), device, selector)
 
     @classmethod
     def from_config(
@@ -125,7 +121,7 @@ class RegionPredictor:
         model = build_model(config.model)
         paths = config.run.load_ckpt_path or []
         for path in [paths] if isinstance(paths, str) else paths:
-            load_file_or_directory(model, Path(path), model.published_names)
+            open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
         return cls(
             model.to(target),
             selector,

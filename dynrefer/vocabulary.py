@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dynrefer.assets import fetch_hint
+
 # The maturity synonyms of OVAD name no person, so the published model adds words that do.
 ADDED_SYNONYMS = {
     "young/baby": ("kid", "kids", "child", "toddler", "boy", "girl"),
@@ -32,7 +34,10 @@ class TagVocabulary:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute as OVAD describes it; ``name`` is "type:synonym/synonym/..."."""
+    """One attribute as OVAD describes it; ``name`` is "type:synonym/synonym/...".
+
+    Without a type, as in a list of the user's own, it is "synonym/synonym/...".
+    """
 
     id: int
     name: str
@@ -44,7 +49,7 @@ class Attribute:
     @property
     def phrases(self) -> list[str]:
         """Two phrases a synonym, with an empty noun: its two spaces are part of the wording."""
-        kind, _, synonyms = self.name.partition(":")
+        kind, _, synonyms = self.name.rpartition(":")
         words = (*synonyms.split("/"), *ADDED_SYNONYMS.get(synonyms, ()))
         if self.is_has_att == "is":
             return [phrase for word in words for phrase in (f"the {word}", f"the  is {word}")]
@@ -96,17 +101,24 @@ def load_tags(path: str | Path) -> TagVocabulary:
 
     Raises FileNotFoundError, and ValueError for an empty file, an empty line or a repeated tag.
     """
-    lines = read_text(path, "tag_list").rstrip().split("\n")
-    return TagVocabulary(_checked_names((line.strip() for line in lines), path, "line", first=1))
+    return TagVocabulary(_lines(path, "model.vocabulary.tags"))
 
 
 def load_attributes(path: str | Path) -> AttributeVocabulary:
-    """Reads OVAD's JSON (an object with ``attributes``) or the bare list of its attributes.
+    """Reads OVAD's JSON (an object with ``attributes``), the bare list of its attributes, or text.
+
+    A ``.txt`` file has one attribute a line: "striped", with synonyms "striped/lined", with its
+    type "pattern:striped/lined"; all of them are what a region is, not what it has.
 
     Raises FileNotFoundError, and ValueError for broken JSON, a missing key, a repeated name, or an
     ``id`` that is not the position in the list (``att_vec`` is read by position).
     """
-    content = read_json(path, "ovad_file")
+    if _is_text(path):
+        names = _lines(path, "model.vocabulary.attributes")
+        return AttributeVocabulary(
+            tuple(_plain_attribute(i, name, path) for i, name in enumerate(names))
+        )
+    content = read_json(path, "model.vocabulary.attributes")
     items = content.get("attributes") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise ValueError(f"{path}: needs a list, or an object with a list 'attributes'")
@@ -116,14 +128,25 @@ def load_attributes(path: str | Path) -> AttributeVocabulary:
 
 
 def load_classes(path: str | Path) -> ClassVocabulary:
-    """Reads a JSON list of class names.
+    """Reads a JSON list of class names, the ``categories`` of COCO's or OVAD's JSON, or text.
+
+    A ``.txt`` file has one class a line.
 
     Raises FileNotFoundError, and ValueError for broken JSON, anything but a list of strings, or
     names that differ in no more than case (their phrases would be one).
     """
-    names = read_json(path, "ov_file")
+    if _is_text(path):
+        return ClassVocabulary(_lines(path, "model.vocabulary.classes"))
+    names = read_json(path, "model.vocabulary.classes")
+    if isinstance(names, dict) and isinstance(names.get("categories"), list):
+        names = [
+            item.get("name") if isinstance(item, dict) else item for item in names["categories"]
+        ]
     if not isinstance(names, list):
-        raise ValueError(f"{path}: needs a list of class names, found {type(names).__name__}")
+        raise ValueError(
+            f"{path}: needs a list of class names, or an object with a list 'categories', found "
+            f"{type(names).__name__}"
+        )
     return ClassVocabulary(_checked_names(names, path, "entry", first=0))
 
 
@@ -131,7 +154,9 @@ def read_text(path: str | Path, setting: str) -> str:
     """Text of a file; a missing one gives FileNotFoundError that names the configuration key."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}; the configuration key '{setting}' sets it")
+        raise FileNotFoundError(
+            f"no file at {path}; the configuration key '{setting}' sets it{fetch_hint(str(path))}"
+        )
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -147,6 +172,27 @@ def read_json(path: str | Path, setting: str) -> Any:
         raise ValueError(f"{path}: broken JSON at {where}: {error.msg}") from error
 
 
+def _is_text(path: str | Path) -> bool:
+    """Whether a vocabulary file is a list with one name a line; others are JSON."""
+    return Path(path).suffix.lower() == ".txt"
+
+
+def _lines(path: str | Path, setting: str) -> tuple[str, ...]:
+    """The names of a list with one a line."""
+    lines = read_text(path, setting).rstrip().split("\n")
+    return _checked_names((line.strip() for line in lines), path, "line", first=1)
+
+
+def _plain_attribute(position: int, name: str, path: str | Path) -> Attribute:
+    kind, _, synonyms = name.rpartition(":")
+    if not all(word.strip() for word in synonyms.split("/")):
+        raise ValueError(
+            f"{path}: line {position + 1} is {name!r}, must be 'synonym/synonym' or "
+            "'type:synonym/synonym'"
+        )
+    return Attribute(position, name, kind, kind, is_has_att="is", freq_set="")
+
+
 def _attribute(item: Any, position: int, path: str | Path) -> Attribute:
     where = f"{path}: attributes[{position}]"
     keys = [field.name for field in fields(Attribute)]
@@ -158,7 +204,7 @@ def _attribute(item: Any, position: int, path: str | Path) -> Attribute:
         raise ValueError(f"{where}: id is {attribute.id}, must be its position {position}")
     if attribute.is_has_att not in ("is", "has"):
         raise ValueError(f"{where}: is_has_att is {attribute.is_has_att!r}, must be 'is' or 'has'")
-    if ":" not in str(attribute.name):
+    if attribute.type and ":" not in str(attribute.name):
         raise ValueError(f"{where}: name is {attribute.name!r}, must be 'type:synonym/synonym'")
     return attribute
 

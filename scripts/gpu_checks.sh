@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a machine with an NVIDIA GPU has to show: parity on CUDA, the quickstart's configuration on
-# the GPU in bf16, and torchrun with nccl. Needs a Python with the requirements installed.
+# the GPU in bf16, torchrun with nccl, and the full-size models with random weights (80 GB). Needs a
+# Python with the requirements installed.
 #   PYTHON=python3 bash scripts/gpu_checks.sh [folder for results]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,4 +23,5 @@ gpu_options=(run.device=cuda run.amp=true run.precision=bf16 run.num_workers=4)
     run.max_epoch=1 datasets.shapes.build_info.max_imgs=320 "run.valid_splits=[]" \
     "run.test_splits=[]"
 "$python" scripts/benchmark_deformable.py --device cuda
+"$python" scripts/benchmark_full_size.py | tee "$out/full_size.md"
 echo "results in $out; copy the figures with device and date to docs/benchmarks.md"

@@ -143,11 +143,19 @@ def test_release_language_models(tmp_path, name):
     assert load_config(path).model.caption_decoder.language_model == "some/model"
 
 
+@pytest.mark.parametrize("entry", ["True", "False"])
+def test_release_lora(tmp_path, entry):
+    path = write(tmp_path, "a.yaml", f"model: {{finetune_llm: {entry}}}")
+    lora = load_config(path, ["model.finetune_llm=True"]).model.caption_decoder.lora
+    assert (lora.rank, lora.alpha, lora.dropout) == (64, 128, 0)
+    assert (load_config(path).model.caption_decoder.lora is None) is (entry == "False")
+
+
 def test_release_split_size_moves_to_the_run(tmp_path):
     assert load_config(write(tmp_path, "a.yaml", "model: {split_size: 7}")).run.split_size == 7
 
 
-@pytest.mark.parametrize("entry", ["finetune_llm: True", "drop_path_rate: 0.1"])
+@pytest.mark.parametrize("entry", ["drop_path_rate: 0.1", "first_word_control: True"])
 def test_release_values_that_are_not_supported(tmp_path, entry):
     path = write(tmp_path, "a.yaml", f"model: {{{entry}}}")
     with pytest.raises(ConfigError, match=rf"a.yaml: model.{entry.split(':')[0]}: .*; only "):

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from dynrefer.metrics.attributes import attribute_metrics
 from dynrefer.vocabulary import load_attributes, load_classes, load_tags, read_json
 from tests.shared import shared_path
 
@@ -104,13 +106,74 @@ def test_class_phrases_are_lower_case_and_names_are_kept(tmp_path):
     assert len(vocabulary) == 3
 
 
+def test_classes_are_the_categories_of_coco_or_ovad(tmp_path):
+    categories = [{"id": 1, "name": "person"}, {"id": 90, "name": "Toothbrush"}]
+    path = write_json(tmp_path / "ovad2000.json", {"attributes": [], "categories": categories})
+    assert load_classes(path).names == ("person", "Toothbrush")
+    published = json.loads(shared_path("data/coco_80_class_names.json").read_text())
+    annotations = shared_path("data/coco_sample/annotations")
+    for name in ("ovad_sample.json", "instances_val2017.json"):
+        assert list(load_classes(annotations / name).names) == published
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "MINE.TXT"])
+def test_lists_of_the_users_own(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("Striped\npattern:dotted/spotted\n\n")
+    attributes = load_attributes(path)
+    assert attributes.names == ("Striped", "pattern:dotted/spotted")
+    assert attributes.phrases == [
+        "the Striped",
+        "the  is Striped",
+        "the dotted",
+        "the  is dotted",
+        "the spotted",
+        "the  is spotted",
+    ]
+    assert attributes.phrase_counts == [2, 4]
+    assert [entry.parent_type for entry in attributes.entries] == ["", "pattern"]
+    assert [entry.freq_set for entry in attributes.entries] == ["", ""]
+    path.write_text("Traffic Light\ndog")
+    assert load_classes(path).phrases == ["the traffic light", "the dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("red\n\nblue\n", "line 2 is ''"),
+        ("red\nRed\n", "line 2 repeats line 1, 'Red'"),
+        ("color:\n", "line 1 is 'color:', must be 'synonym/synonym' or 'type:synonym/synonym'"),
+        ("red\nblue//green\n", "line 2 is 'blue//green', must be"),
+    ],
+)
+def test_refused_attribute_lists(tmp_path, text, message):
+    path = tmp_path / "mine.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"mine.txt: {message}"):
+        load_attributes(path)
+
+
+def test_metrics_of_attributes_from_a_list(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("red\npattern:dotted\n")
+    entries = load_attributes(path).entries
+    result = attribute_metrics(np.array([[0.9, 0.2], [0.1, 0.8]]), np.eye(2, dtype=int), entries)
+    assert result["map"] == {"all": 100.0, "pattern": 100.0, "single": 100.0}
+
+
 @pytest.mark.parametrize(
     ("load", "setting"),
-    [(load_tags, "tag_list"), (load_attributes, "ovad_file"), (load_classes, "ov_file")],
+    [
+        (load_tags, "model.vocabulary.tags"),
+        (load_attributes, "model.vocabulary.attributes"),
+        (load_classes, "model.vocabulary.classes"),
+    ],
 )
 def test_a_missing_file_names_itself_and_the_setting(tmp_path, load, setting):
-    with pytest.raises(FileNotFoundError, match=f"absent.*'{setting}'"):
+    with pytest.raises(FileNotFoundError, match=f"absent.*'{setting}'.*download_assets.py"):
         load(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="download_assets.py ovad2000` fetches it to data/"):
+        load(tmp_path / "ovad2000.json")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +202,10 @@ def test_a_tag_list_in_another_encoding_is_named(tmp_path):
     ("content", "message"),
     [
         ([], "is empty"),
-        ({"person": 0}, "needs a list of class names, found dict"),
+        ({"person": 0}, "needs a list of class names, .* found dict"),
+        ({"categories": "cat"}, "needs a list of class names, .* found dict"),
+        ({"categories": [{"name": "cat"}, {"id": 2}]}, "entry 1 is None"),
+        ({"categories": [{"name": "cat"}, ["dog"]]}, r"entry 1 is \['dog'\]"),
         (["cat", 3], "entry 1 is 3"),
         (["Cat", "dog", "cat"], "entry 2 repeats entry 0, 'cat'"),
     ],

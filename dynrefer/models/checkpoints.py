@@ -1,193 +1,160 @@
-"""Names of published checkpoints and our own, as data, with nothing lost between them.
+"""Loading checkpoints of any format into a model, all or nothing, one tensor in memory at a time.
 
-A rule is a pair of templates (published, own); each ``*`` stands for the same text on both sides.
-The first rule that matches a name translates it, in either direction.
+Names and shapes are compared before the first tensor is read. A parameter that takes no memory yet
+(:func:`without_memory`) gets the tensor that was read, another one is overwritten in place.
 """
 
-import functools
+import logging
 import re
-import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-TRAINABLE, FROZEN = "trainable.safetensors", "frozen.safetensors"
+from dynrefer.assets import fetch_hint, local_path
+from dynrefer.models.checkpoint_files import Checkpoint, open_checkpoint
+from dynrefer.models.checkpoint_names import Format, detect_format
+from dynrefer.models.checkpoint_places import Place, places_of
+from dynrefer.models.checkpoint_translation import Match, fits, match_names, plain
 
-Rules = Sequence[tuple[str, str]]
-
-_CROSS_ATTENTION_LAYER: Rules = [
-    ("crossattention.output.dense.*", "output.*"),
-    ("crossattention.output.LayerNorm.*", "attention_norm.*"),
-    ("intermediate.dense.*", "expand.*"),
-    ("output.dense.*", "contract.*"),
-    ("output.LayerNorm.*", "mlp_norm.*"),
-    ("crossattention.self.*", "*"),
-]
+logger = logging.getLogger(__name__)
 
 
-def _text_query_decoder(published: str, own: str) -> Rules:
-    """Rules of the tag decoder (``tag_*``) or the region-text decoder (``attr_*``)."""
-    layer = [
-        (f"{published}_head.encoder.layer.*.{theirs}", f"{own}.layers.*.{ours}")
-        for theirs, ours in _CROSS_ATTENTION_LAYER
-    ]
-    return [
-        *layer,
-        (f"{published}_vision_proj.*", f"{own}.vision_projection.*"),
-        (f"{published}_text_proj.*", f"{own}.text_projection.*"),
-        (f"{published}_fc.*", f"{own}.classifier.*"),
-    ]
-
-
-_SHARED: Rules = [
-    ("visual_encoder.*", "vision.tower.*"),
-    ("ln_vision.*", "vision.norm.*"),
-    ("query_tokens", "qformer.query_tokens"),
-    ("Qformer.bert.embeddings.LayerNorm.*", "qformer.model.layernorm.*"),
-    (
-        "Qformer.bert.encoder.layer.*.attention.self.*",
-        "qformer.model.encoder.layer.*.attention.attention.*",
-    ),
-    (
-        "Qformer.bert.encoder.layer.*.crossattention.self.*",
-        "qformer.model.encoder.layer.*.crossattention.attention.*",
-    ),
-    ("Qformer.bert.encoder.layer.*", "qformer.model.encoder.layer.*"),
-    ("cvem_align.*", "fusion.alignment.*"),
-    ("cvem_mlp.*", "fusion.mlp.*"),
-    *_text_query_decoder("tag", "tag_decoder"),
-    *_text_query_decoder("attr", "region_text_decoder"),
-    ("attr_t", "region_text_decoder.log_scale"),
-    ("attr_b", "region_text_decoder.bias"),
-    ("cem_memory", "caption_decoder.control_memory"),
-]
-
-PUBLISHED_T5: Rules = [
-    *_SHARED,
-    ("t5_model.*", "caption_decoder.language_model.*"),
-    ("t5_proj.*", "caption_decoder.projection.*"),
-]
-
-PUBLISHED_VICUNA: Rules = [
-    *_SHARED,
-    ("llm_model.*", "caption_decoder.language_model.*"),
-    ("llm_proj.*", "caption_decoder.projection.*"),
-]
-
-# Published names that no part of the model reads, with the reason.
-DROPPED: Mapping[str, str] = {
-    r"Qformer\.bert\.embeddings\.(word|position)_embeddings\..*": "Q-Former text branch",
-    r"Qformer\.bert\.embeddings\.position_ids": "Q-Former text branch",
-    r"Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\..*": "Q-Former text branch",
-    r"Qformer\.cls\..*": "Q-Former text branch",
-    r"(clip_embeds|att_embeds|ov_embeds)": "text embeddings, made anew from the vocabularies",
-    r"text_encoder\..*": "the text tower is loaded from its own file",
-}
-
-
-def translate(name: str, rules: Rules, to_published: bool = False) -> str | None:
-    """The name on the other side of the rules, or None where no rule matches."""
-    for published, own in rules:
-        source, target = (own, published) if to_published else (published, own)
-        match = _pattern(source).fullmatch(name)
-        if match:
-            for part in match.groups():
-                target = target.replace("*", part, 1)
-            return target
-    return None
-
-
-@functools.cache
-def _pattern(template: str) -> re.Pattern[str]:
-    """A star inside a name is one level of it (a layer's number), a star at its end the rest."""
-    inner = re.escape(template.removesuffix("*")).replace(r"\*", "([^.]+)")
-    return re.compile(inner + ("(.+)" if template.endswith("*") else ""))
-
-
-@dataclass(frozen=True)
+@dataclass
 class LoadReport:
     """What became of the names of a file and of the model.
 
-    ``missing`` are names of the model that the file does not hold, ``unexpected`` names of the
-    file that the model does not have, ``dropped`` those left out on purpose with the reason.
+    ``loaded`` and ``missing`` are own names; missing are those that the file should hold.
+    ``unexpected`` are names of the file that the model has no place for, ``dropped`` those left out
+    on purpose with the reason.
     """
 
-    loaded: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    dropped: dict[str, str]
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
 
 
-def from_published(
-    state: Mapping[str, Tensor], rules: Rules
-) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
-    """Published state dict -> own names; also the names no rule knows and those dropped."""
-    own: dict[str, Tensor] = {}
-    unknown: list[str] = []
-    dropped: dict[str, str] = {}
-    for name, tensor in state.items():
-        reason = next((why for pattern, why in DROPPED.items() if re.fullmatch(pattern, name)), "")
-        if reason:
-            dropped[name] = reason
-            continue
-        translated = translate(name, rules)
-        if translated is None:
-            unknown.append(name)
-        else:
-            own[translated] = tensor
-    return own, unknown, dropped
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint and its format."""
 
+    tensors: Checkpoint
+    format: Format
 
-def to_published(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Own state dict -> published names; raises KeyError for a name that no rule knows."""
-    published = {}
-    for name, tensor in state.items():
-        translated = translate(name, rules, to_published=True)
-        if translated is None:
-            raise KeyError(f"'{name}' has no published name")
-        published[translated] = tensor
-    return published
+    def holds(self, prefix: str) -> bool:
+        """Whether it has own names with that prefix, adapters apart."""
+        matches = match_names(self.tensors, self.format).matches
+        names = (name for match in matches for name in match.own)
+        return any(name.startswith(prefix) and ".lora_" not in name for name in names)
 
+    def fills(self, prefix: str) -> bool:
+        """Whether a file of its format holds all own names with that prefix."""
+        return any(cover.startswith(prefix) for cover in self.format.covers or ())
 
-def load_published(
-    model: nn.Module, state: Mapping[str, Tensor], rules: Rules, source: str = "state dict"
-) -> LoadReport:
-    """Loads a published state dict, whole or in part, into a model.
-
-    Raises:
-        ValueError: a tensor has another shape than the model's; nothing is loaded then.
-    """
-    own, unknown, dropped = from_published(state, rules)
-    missing, unexpected = load_named(model, own, source)
-    return LoadReport(sorted(own), missing, unknown + unexpected, dropped)
-
-
-def load_named(
-    model: nn.Module, state: Mapping[str, Tensor], source: str
-) -> tuple[list[str], list[str]]:
-    """Loads tensors by own name; returns missing and unexpected names.
-
-    Raises:
-        ValueError: shapes differ, listed with both shapes; nothing is loaded then.
-    """
-    expected = model.state_dict()
-    wrong = [
-        f"  {name}: file {tuple(tensor.shape)}, model {tuple(expected[name].shape)}"
-        for name, tensor in state.items()
-        if name in expected and expected[name].shape != tensor.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"{source} belongs to another architecture; {len(wrong)} tensors differ in shape:\n"
-            + _head(wrong)
+    def load(self, module: nn.Module, prefix: str = "", strict: bool = True) -> LoadReport:
+        """Loads it into a model or, with its prefix, into a part; see :func:`load_state`."""
+        path = str(self.tensors.path)
+        return load_state(
+            module, self.tensors, self.format, prefix=prefix, strict=strict, source=path
         )
-    result = model.load_state_dict(dict(state), strict=False)
-    return list(result.missing_keys), list(result.unexpected_keys)
+
+
+def open_source(path: str | Path, key: str | None = None) -> Source:
+    """Opens a checkpoint of any format.
+
+    Args:
+        path: of a file or folder; with a key also the URL or the name on the Hugging Face hub of
+            something that was fetched.
+        key: the configuration key that gave it, for messages.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`open_checkpoint`; or the format is not known.
+    """
+    try:
+        tensors = open_checkpoint(Path(path if key is None else local_path(str(path))))
+    except FileNotFoundError as error:
+        if key is None:
+            raise
+        raise FileNotFoundError(f"{key}: {error}{fetch_hint(str(path))}") from error
+    return Source(tensors, detect_format(tensors, str(path)))
+
+
+def load_state(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    table: Format,
+    *,
+    prefix: str = "",
+    strict: bool = True,
+    source: str = "state dict",
+) -> LoadReport:
+    """Loads a checkpoint, each tensor in the precision and on the device of the model's.
+
+    Args:
+        module: a ``DynRefer``, or a part of it.
+        tensors: by the format's names.
+        table: the format.
+        prefix: the part's name in the model with a dot, "vision."; the file's other tensors are
+            left alone.
+        strict: whether names left over on either side are an error; else a warning.
+        source: the file, for messages.
+
+    Raises:
+        ValueError: names are left over, or shapes differ; nothing is loaded then.
+    """
+    steps, report = plan_load(module, tensors, table, prefix=prefix, strict=strict, source=source)
+    filled: set[int] = set()
+    for match, targets in steps:
+        if filled.issuperset(map(id, targets)):
+            continue  # a second name of a shared tensor
+        values = match.to_own([tensors[name] for name in match.published])
+        for place, value in zip(targets, values, strict=True):
+            if value.shape != place.tensor.shape:
+                logger.warning(
+                    "%s: position embeddings are interpolated to %d x %d patches",
+                    *(source, *place.grid),
+                )
+            place.fill(value)
+            filled.add(id(place))
+    logger.info("%s: %s, %d tensors loaded", source, table.title, len(report.loaded))
+    for reason, count in Counter(report.dropped.values()).items():
+        logger.info("%s: %d tensors left out: %s", source, count, reason)
+    return report
+
+
+def plan_load(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    table: Format,
+    *,
+    prefix: str = "",
+    strict: bool = True,
+    source: str = "state dict",
+) -> tuple[list[tuple[Match, list[Place]]], LoadReport]:
+    """What :func:`load_state` would do, in its order; it reads no tensor, and raises the same.
+
+    Returns:
+        The names that match, each with the places of the model that they are for.
+    """
+    places = places_of(module, prefix)
+    matches, report = _plan(module, tensors, table, places, prefix)
+    _check_shapes(matches, tensors, places, source)
+    _check_names(report, table, strict, source)
+    return [(match, [places[plain(name)] for name in match.own]) for match in matches], report
+
+
+def load_weights(module: nn.Module, path: str | Path, prefix: str = "") -> LoadReport:
+    """Loads a checkpoint file or folder of any format; see :func:`load_state`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is broken, or of another architecture; nothing is loaded then.
+    """
+    return open_source(path).load(module, prefix)
 
 
 def split_trainable(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -205,115 +172,125 @@ def split_trainable(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tens
     return parts
 
 
-def load_directory(model: nn.Module, path: Path) -> None:
-    """Loads a checkpoint folder of our own: trainable and, where there are any, frozen weights.
+def _plan(
+    module: nn.Module,
+    names: Iterable[str],
+    table: Format,
+    places: Mapping[str, Place],
+    prefix: str,
+) -> tuple[list[Match], LoadReport]:
+    """What can be loaded, and what becomes of every name."""
+    translation = match_names(names, table)
+    report = LoadReport(unexpected=translation.unknown, dropped=translation.dropped)
+    left_out = _left_out(module, prefix)
+    matches = []
+    for match in translation.matches:
+        reason = next((why for key, why in left_out if re.fullmatch(key, match.own[0])), None)
+        if not match.own[0].startswith(prefix):
+            reason = f"not of the part '{prefix.removesuffix('.')}'"
+        if reason is not None:
+            report.dropped |= dict.fromkeys(match.published, reason)
+        elif all(plain(name) in places for name in match.own):
+            matches.append(match)
+            report.loaded += match.own
+        else:
+            report.unexpected += match.published
+    report.missing = _missing(places, report.loaded, table)
+    return matches, report
 
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: a broken file, or names or shapes of another architecture; nothing is loaded.
+
+def _left_out(module: nn.Module, prefix: str) -> list[tuple[str, str]]:
+    """Own names (regular expressions) of what parts were built without, and why.
+
+    A part tells by ``left_out``, which maps regular expressions over its own names to reasons.
     """
-    state: dict[str, Tensor] = {}
-    for name in (TRAINABLE, FROZEN):
-        if not (path / name).is_file():
-            if name == TRAINABLE:
-                raise FileNotFoundError(f"no checkpoint at {path} ({TRAINABLE} is missing)")
-            continue
-        state |= _read_safetensors(path / name)
-    expected = set(split_trainable(model)[0])
-    missing = sorted(expected - set(state))
-    unexpected = sorted(set(state) - set(model.state_dict()))
-    if missing or unexpected:
+    return [
+        (re.escape(f"{prefix}{name}." if name else prefix) + pattern, reason)
+        for name, part in module.named_modules()
+        for pattern, reason in getattr(part, "left_out", {}).items()
+    ]
+
+
+def _missing(places: Mapping[str, Place], loaded: Iterable[str], table: Format) -> list[str]:
+    """Names that the file should hold: what its format covers, and the rest of what it began."""
+    found = {id(places[plain(name)]) for name in loaded}
+    begun = {_section(name) for name in loaded}
+    missing = {}
+    for name, place in places.items():
+        if table.covers is None:
+            # Adapters may be put on a model that was saved without any.
+            is_covered = place.tensor.requires_grad and ".lora_" not in name
+        else:
+            kind = [cover for cover in table.covers if (".lora_" in cover) == (".lora_" in name)]
+            is_covered = fits(name, kind)
+        if id(place) not in found and (is_covered or _section(name) in begun):
+            missing[id(place)] = place.name
+    return list(missing.values())
+
+
+def _section(name: str) -> tuple[str, bool]:
+    """The submodule of a part that a name belongs to, and whether it is an adapter's."""
+    return ".".join(plain(name).split(".")[:2]), ".lora_" in name
+
+
+def _check_shapes(
+    matches: Iterable[Match],
+    tensors: Mapping[str, Tensor],
+    places: Mapping[str, Place],
+    source: str,
+) -> None:
+    wrong = []
+    for match in matches:
+        shapes = [_shape(tensors, name) for name in match.published]
+        targets = [places[plain(name)] for name in match.own]
+        try:
+            values = match.to_own([torch.empty(shape, device="meta") for shape in shapes])
+            is_right = all(
+                place.takes(value.shape) for place, value in zip(targets, values, strict=True)
+            )
+        except (RuntimeError, ValueError):  # parts that cannot be joined or split
+            is_right = False
+        if not is_right:
+            held = ", ".join(str(tuple(shape)) for shape in shapes)
+            expected = ", ".join(str(tuple(place.tensor.shape)) for place in targets)
+            wrong.append(f"  {', '.join(match.own)}: file {held}, model {expected}")
+    if wrong:
         raise ValueError(
-            f"{path} belongs to another architecture; it lacks {len(missing)} trainable tensors "
-            f"and has {len(unexpected)} that the model has not:\n" + _head(missing + unexpected)
-        )
-    load_named(model, state, str(path))
-
-
-def load_whole(part: nn.Module, path: Path, key: str) -> None:
-    """Loads a safetensors file that holds exactly one part of the model.
-
-    Args:
-        key: the configuration key that names the file, for the error.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, a broken one, or one of another architecture.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{key}: no file at {path}")
-    state = _read_safetensors(path)
-    missing, unexpected = load_named(part, state, str(path))
-    if missing or unexpected:
-        raise ValueError(
-            f"{key}: {path} belongs to another architecture; it lacks {len(missing)} tensors and "
-            f"has {len(unexpected)} others:\n" + _head(missing + unexpected)
+            f"{source} belongs to another architecture; {len(wrong)} tensors differ in shape:\n"
+            + _head(wrong)
         )
 
 
-def load_file_or_directory(model: nn.Module, path: Path, rules: Rules) -> None:
-    """Loads what ``run.load_ckpt_path`` names: our folder, or a published ``.pth`` file.
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size:
+    return tensors.shape(name) if isinstance(tensors, Checkpoint) else tensors[name].shape
 
-    A published file holds the trainable parameters under ``model``; names on either side that
-    find no partner raise ValueError.
-    """
-    if path.is_dir():
-        load_directory(model, path)
+
+def _check_names(report: LoadReport, table: Format, strict: bool, source: str) -> None:
+    if not report.loaded:
+        raise ValueError(f"{source} ({table.title}) holds nothing of what is loaded from it")
+    if not report.missing and not report.unexpected:
         return
-    report = load_published(model, _tensors_of(read_checkpoint(path), path), rules, str(path))
-    trainable = set(split_trainable(model)[0])
-    left_over = report.unexpected + [name for name in report.missing if name in trainable]
-    if left_over:
-        raise ValueError(
-            f"{path}: {len(left_over)} names find no partner between file and model:\n"
-            + _head(f"  {name}" for name in left_over)
-        )
+    message = (
+        f"{source} belongs to another architecture; it lacks {len(report.missing)} tensors that "
+        f"{table.title} should hold and has {len(report.unexpected)} that the model has no place "
+        "for:\n"
+    )
+    message += _head(
+        [f"  model: {name}" for name in sorted(report.missing)],
+        [f"  file: {name}" for name in sorted(report.unexpected)],
+    )
+    if any(".lora_" in name for name in report.unexpected):
+        message += "\nThe file holds adapters; model.caption_decoder.lora makes a place for them."
+    if strict:
+        raise ValueError(f"{message}\n(model.strict: false makes this a warning)")
+    logger.warning("%s", message)
 
 
-def read_checkpoint(path: Path) -> dict[str, object]:
-    """Reads a PyTorch checkpoint without running code that it might hold.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is broken, or holds objects other than tensors and plain containers.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        # Files of torch before 1.6 are no zip archives and cannot be mapped.
-        mmap = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except PermissionError:
-        raise
-    except Exception as error:  # a damaged stream can make the unpickler raise anything
-        raise ValueError(
-            f"{path} is not a readable PyTorch checkpoint: it is broken, or holds objects other "
-            "than tensors and plain containers, which could run code"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; a dictionary is expected")
-    return content
-
-
-def _tensors_of(content: dict[str, object], path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint: under ``model``, or the whole."""
-    state = content.get("model", content)
-    if not isinstance(state, dict):
-        kind = type(state).__name__
-        raise ValueError(f"{path}: 'model' holds a {kind}; tensors by name are expected")
-    other = next((name for name, value in state.items() if not torch.is_tensor(value)), None)
-    if other is not None:
-        raise ValueError(f"{path}: '{other}' is no tensor; tensors by name are expected")
-    return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is broken: {error}") from error
-
-
-def _head(lines: Iterable[str], most: int = 8) -> str:
-    listed = list(lines)
-    more = [f"  ... and {len(listed) - most} more"] if len(listed) > most else []
-    return "\n".join(listed[:most] + more)
+def _head(*groups: Sequence[str], most: int = 8) -> str:
+    """The first lines of each group, and how many more there are."""
+    lines = []
+    for group in groups:
+        lines += group[:most]
+        if len(group) > most:
+            lines.append(f"  ... and {len(group) - most} more")
+    return "\n".join(lines)

@@ -2,16 +2,25 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.distributed import mean_over_processes, world_size
+from dynrefer.models import pretrained
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
+from dynrefer.models.folders import MAX_SHARD_BYTES
 from dynrefer.models.fusion import ViewFusion
+from dynrefer.models.precision import (
+    NonFiniteError,
+    check_finite,
+    naming_regions,
+)
 from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder
@@ -77,8 +86,6 @@ class DynRefer(nn.Module):
 
     Args:
         tag_threshold: a tag is predicted where its probability is above this.
-        published_names: name rules of the published checkpoints that fit this model
-            (``dynrefer.models.checkpoints``).
     """
 
     def __init__(
@@ -94,7 +101,6 @@ class DynRefer(nn.Module):
         loss_weights: LossWeights | None = None,
         generation: Generation | None = None,
         tag_threshold: float = 0.7,
-        published_names: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__()
         self.vision = vision
@@ -108,8 +114,26 @@ class DynRefer(nn.Module):
         self.loss_weights = loss_weights or LossWeights()
         self.generation = generation or Generation()
         self.tag_threshold = tag_threshold
-        self.published_names = published_names
+        # Set where a configuration builds the model: that, and what its ``pretrained`` has filled.
+        self.config: DictConfig | None = None
+        self.pretrained_names: set[str] = set()
         self._phrase_cache: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, overrides: Sequence[str] = (), device: str = "cpu"
+    ) -> "DynRefer":
+        """The model of a folder; see :func:`dynrefer.models.pretrained.from_pretrained`."""
+        return pretrained.from_pretrained(directory, overrides, device)
+
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+        frozen: bool = True,
+    ) -> Path:
+        """Writes the model's folder; see :func:`dynrefer.models.pretrained.save_pretrained`."""
+        return pretrained.save_pretrained(self, directory, max_shard_bytes, frozen)
 
     @property
     def device(self) -> torch.device:
@@ -118,16 +142,23 @@ class DynRefer(nn.Module):
 
     def encode(self, batch: RegionBatch) -> Tensor:
         """Queries [N, Q, D] of the batch's regions."""
+        return self._features(batch)["queries"]
+
+    def _features(self, batch: RegionBatch) -> dict[str, Tensor]:
+        """What leads to the queries, in the order in which it is computed."""
         tokens = self.vision(batch.crops)
-        return self.qformer(self.fusion(tokens, batch.view_index, batch.region_boxes))
+        regions = self.fusion(tokens, batch.view_index, batch.region_boxes)
+        return {"vision tokens": tokens, "region tokens": regions, "queries": self.qformer(regions)}
 
     def forward(self, batch: RegionBatch) -> Losses:
         """Losses of a training batch.
 
         Raises:
-            FloatingPointError: a loss is not finite; the message names it and the regions.
+            NonFiniteError: a loss is not finite; the message names the first quantity on the way to
+                it that is not, and the regions.
         """
-        queries = self.encode(batch)
+        features = self._features(batch)
+        queries = features["queries"]
         weights, shared = self.loss_weights, self.loss_weights.reduction == "global"
 
         total, count = self.caption_decoder.loss(queries, batch.control_words, batch.captions)
@@ -143,8 +174,9 @@ class DynRefer(nn.Module):
         )
         losses = Losses(caption + tag + region_text, caption, tag, region_text)
         if not torch.isfinite(losses.total):
-            named = {name: value.item() for name, value in vars(losses).items()}
-            raise FloatingPointError(f"a loss is not finite: {named}; regions {batch.ids}")
+            _check_features(features, batch)
+            bad = [name for name, value in vars(losses).items() if not torch.isfinite(value)]
+            raise NonFiniteError(f"losses ({', '.join(bad)})", batch.ids)
         return losses
 
     @torch.no_grad()
@@ -164,47 +196,52 @@ class DynRefer(nn.Module):
 
         Raises:
             ValueError: an unknown decoder, or control words for another number of regions.
+            NonFiniteError: a feature, logit or score is not finite; the message names it and the
+                regions.
         """
         unknown = set(decoders) - set(DECODERS)
         if unknown:
             raise ValueError(f"unknown decoders {sorted(unknown)}; valid: {', '.join(DECODERS)}")
         if controls is not None and len(controls) != len(batch):
             raise ValueError(f"control words of {len(controls)} regions for {len(batch)} regions")
-        queries = self.encode(batch)
+        features = self._features(batch)
+        _check_features(features, batch)
+        queries = features["queries"]
         predictions = [
             RegionPrediction(id=id_, image_id=image_id, ratios=ratios)
             for id_, image_id, ratios in zip(
                 batch.ids, batch.image_ids, batch.ratios.tolist(), strict=True
             )
         ]
-        if "tags" in decoders or "caption" in decoders:
-            self._predict_tags(queries, predictions)
-        if "attributes" in decoders:
-            for prediction, scores in zip(
-                predictions, self.attribute_scores(queries).tolist(), strict=True
-            ):
-                prediction.attributes = scores
-        if "classes" in decoders:
-            self._predict_classes(queries, predictions)
-        if "caption" in decoders:
-            self._predict_captions(queries, predictions, controls)
+        with naming_regions(batch.ids):
+            if "tags" in decoders or "caption" in decoders:
+                self._predict_tags(queries, predictions)
+            if "attributes" in decoders:
+                self._predict_attributes(queries, predictions)
+            if "classes" in decoders:
+                self._predict_classes(queries, predictions)
+            if "caption" in decoders:
+                self._predict_captions(queries, predictions, controls)
         return predictions
 
     def tag_logits(self, queries: Tensor) -> Tensor:
         """Queries [N, Q, D] -> logits [N, number of tags]."""
-        return self.tag_decoder(queries, self.phrase_embeddings("tags"))
+        logits = self.tag_decoder(queries, self.phrase_embeddings("tags"))
+        check_finite("tag logits", logits)
+        return logits
 
     def attribute_scores(self, queries: Tensor) -> Tensor:
         """Queries [N, Q, D] -> scores in [0, 1], the best phrase of each attribute, [N, A]."""
         similarity = self.region_text_decoder(queries, self.phrase_embeddings("attributes"))
-        by_attribute = (
-            similarity.float().sigmoid().split(self.vocabularies.attributes.phrase_counts, dim=1)
-        )
+        check_finite("attribute similarities", similarity)
+        by_attribute = similarity.sigmoid().split(self.vocabularies.attributes.phrase_counts, dim=1)
         return torch.stack([phrases.amax(dim=1) for phrases in by_attribute], dim=1)
 
     def class_logits(self, queries: Tensor) -> Tensor:
         """Queries [N, Q, D] -> similarities [N, number of classes]."""
-        return self.region_text_decoder(queries, self.phrase_embeddings("classes")).float()
+        similarity = self.region_text_decoder(queries, self.phrase_embeddings("classes"))
+        check_finite("class similarities", similarity)
+        return similarity
 
     def phrase_embeddings(self, kind: str) -> Tensor:
         """Text embeddings of a vocabulary; kept between calls where the text encoder is frozen."""
@@ -212,9 +249,7 @@ class DynRefer(nn.Module):
         if self.text_encoder.trainable:
             return self.text_encoder(phrases)
         if kind not in self._phrase_cache:
-            # What is kept must not depend on the precision of the first call.
-            with torch.autocast(self.device.type, enabled=False):
-                self._phrase_cache[kind] = self.text_encoder(phrases).detach()
+            self._phrase_cache[kind] = self.text_encoder.embed_vocabulary(phrases)
         self._phrase_cache[kind] = self._phrase_cache[kind].to(self.device)
         return self._phrase_cache[kind]
 
@@ -223,6 +258,11 @@ class DynRefer(nn.Module):
         chosen = self.tag_logits(queries).sigmoid() > self.tag_threshold
         for prediction, row in zip(predictions, chosen, strict=True):
             prediction.tags = [names[index] for index in row.nonzero().flatten().tolist()]
+
+    def _predict_attributes(self, queries: Tensor, predictions: list[RegionPrediction]) -> None:
+        scores = self.attribute_scores(queries).tolist()
+        for prediction, row in zip(predictions, scores, strict=True):
+            prediction.attributes = row
 
     def _predict_classes(self, queries: Tensor, predictions: list[RegionPrediction]) -> None:
         names = self.vocabularies.classes.names
@@ -247,3 +287,14 @@ class DynRefer(nn.Module):
             predictions, captions.texts, captions.scores, strict=True
         ):
             prediction.caption, prediction.score = text, score
+
+
+def _check_features(features: dict[str, Tensor], batch: RegionBatch) -> None:
+    """Raises NonFiniteError for the first feature that is not finite, with the regions' ids.
+
+    Vision tokens belong to crops, which regions share.
+    """
+    for name, values in features.items():
+        finite = torch.isfinite(values).flatten(1).all(dim=1)
+        with naming_regions(batch.ids):
+            check_finite(name, finite[batch.view_index] if name == "vision tokens" else finite)

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from dynrefer.models.deformable import DeformableAlignment
+from dynrefer.models.freezing import Part
 
 
-class ViewFusion(nn.Module):
+class ViewFusion(Part):
     """Tokens of the views of N regions -> one set of region tokens each.
 
     Args:

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
+from dynrefer.models.freezing import Part
 
-class QFormer(nn.Module):
+
+class QFormer(Part):
     """Query branch of BLIP-2's Q-Former (section 3 of BLIP-2; transformers' implementation).
 
     Args:

@@ -9,22 +9,30 @@ import functools
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from open_clip.model import QuickGELU
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer
-from torch import Tensor, nn
+from torch import Tensor
+from tqdm import tqdm
 
-from dynrefer.models.checkpoints import load_named, read_checkpoint
+from dynrefer.distributed import is_main
+from dynrefer.models.checkpoint_places import without_memory
+from dynrefer.models.checkpoints import open_source
+from dynrefer.models.freezing import Part
 from dynrefer.models.tokenizers import load_tokenizer
 from dynrefer.registry import registry
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
+# Phrases of a vocabulary that are embedded at once; more batches than SILENT show their progress.
+BATCH, SILENT = 64, 10
 
-class TextEncoder(nn.Module, ABC):
+
+class TextEncoder(Part, ABC):
     """Phrases -> embeddings [P, width]."""
 
     width: int
@@ -32,11 +40,24 @@ class TextEncoder(nn.Module, ABC):
     @property
     def trainable(self) -> bool:
         """Whether embeddings change in training, so that none may be kept."""
-        return any(parameter.requires_grad for parameter in self.parameters())
+        return not self.frozen
 
     @abstractmethod
     def forward(self, phrases: Sequence[str]) -> Tensor:
         """Embeds phrases, [P, width]."""
+
+    @torch.no_grad()
+    def embed_vocabulary(self, phrases: Sequence[str]) -> Tensor:
+        """Embeds many phrases in batches, [P, width] float32, whatever the precision of the run."""
+        starts = range(0, len(phrases), BATCH)
+        bar = tqdm(
+            starts,
+            f"embedding {len(phrases)} phrases",
+            unit="batch",
+            disable=len(starts) <= SILENT or not is_main(),
+        )
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            return torch.cat([self(phrases[start : start + BATCH]).float() for start in bar])
 
 
 class TransformerTextEncoder(TextEncoder):
@@ -46,42 +67,56 @@ class TransformerTextEncoder(TextEncoder):
         super().__init__()
         self.transformer = transformer
         self.tokenize = tokenize
-        self.width = transformer.text_projection.shape[1]
+        projection = transformer.text_projection
+        self.width = transformer.width if projection is None else projection.shape[1]
         self.requires_grad_(not freeze)
 
     def forward(self, phrases: Sequence[str]) -> Tensor:
         """Embeds phrases, [P, width]."""
         ids = self.tokenize(list(phrases)).to(self.transformer.positional_embedding.device)
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+        with self.graph():
             return self.transformer(ids)
 
 
 @registry.register("text_encoder", "eva_clip")
-def eva_clip_text_encoder(checkpoint: str) -> TextEncoder:
+def eva_clip_text_encoder(checkpoint: str | None = None) -> TextEncoder:
     """EVA-CLIP g/14's text tower: 12 layers, width 768, output 1024, frozen; CLIP's own BPE.
 
     Args:
-        checkpoint: ``eva_clip_psz14.pt`` (names under "text." are read, others left alone).
+        checkpoint: ``eva_clip_psz14.pt``, or open_clip's file of EVA01-g-14; None where a file of
+            ``model.pretrained`` holds the tower.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or one without this tower.
     """
-    transformer = TextTransformer(
-        context_length=77, vocab_size=49408, width=768, heads=12, layers=12, output_dim=1024
-    )
-    content = read_checkpoint(Path(checkpoint))
-    state = {
-        name.removeprefix("text."): tensor
-        for name, tensor in content.items()
-        if name.startswith("text.") and name != "text.logit_scale"
-    }
-    missing, unexpected = load_named(transformer, state, checkpoint)
-    if missing or unexpected:
-        raise ValueError(
-            f"model.text_encoder.options.checkpoint: {checkpoint} does not hold EVA-CLIP's text "
-            f"tower; missing {missing[:3]}, unexpected {unexpected[:3]}"
+    return _clip_text_encoder(checkpoint, output_dim=1024)
+
+
+@registry.register("text_encoder", "clip_vit_l")
+def clip_vit_l_text_encoder(checkpoint: str | None = None) -> TextEncoder:
+    """CLIP ViT-L/14's text tower, pooled before its projection: 12 layers, width 768, frozen.
+
+    Args:
+        checkpoint: CLIP ViT-L/14 of transformers or of open_clip; None as in
+            :func:`eva_clip_text_encoder`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one without this tower.
+    """
+    return _clip_text_encoder(checkpoint, output_dim=None, act_layer=QuickGELU)
+
+
+def _clip_text_encoder(checkpoint: str | None, **options: Any) -> TextEncoder:
+    with without_memory():
+        transformer = TextTransformer(
+            context_length=77, vocab_size=49408, width=768, heads=12, layers=12, **options
         )
-    return TransformerTextEncoder(transformer, SimpleTokenizer(context_length=77), freeze=True)
+    tokenize = SimpleTokenizer(context_length=77)
+    encoder = TransformerTextEncoder(transformer, tokenize, freeze=True)
+    if checkpoint is not None:
+        source = open_source(checkpoint, "model.text_encoder.options.checkpoint")
+        source.load(encoder, "text_encoder.")
+    return encoder
 
 
 @registry.register("text_encoder", "word_transformer")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from dynrefer.assets import fetch_hint, local_path
+
 
 def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
     """Loads a tokenizer from a directory or from the local Hugging Face cache.
@@ -16,10 +18,10 @@ def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
         FileNotFoundError: it is neither a directory nor in the cache.
     """
     try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+        return AutoTokenizer.from_pretrained(local_path(name), local_files_only=True)
     except (OSError, ValueError) as error:
         kind = "directory without a tokenizer" if Path(name).is_dir() else "missing directory"
         raise FileNotFoundError(
             f"{key}: no tokenizer at '{name}' ({kind}, and no such model in the Hugging Face "
-            f"cache): {error}"
+            f"cache){fetch_hint(name)}: {error}"
         ) from error

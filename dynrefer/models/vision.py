@@ -8,11 +8,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from dynrefer.models.freezing import Part
+from dynrefer.models.precision import without_autocast
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class VisionEncoder(nn.Module):
+class VisionEncoder(Part):
     """uint8 crops -> CLS and patch tokens (EVA-CLIP g/14 in the paper, without its last block).
 
     The tower's own final norm is removed; ``norm`` (BLIP-2's ln_vision) takes its place.
@@ -22,7 +25,7 @@ class VisionEncoder(nn.Module):
         image_size: side of the square crops in pixels.
         drop_last_blocks: how many of the tower's last blocks are left out.
         options: further arguments of ``timm.create_model`` (depth, embed_dim, ...).
-        freeze: True runs the tower and its norm without a graph and always in evaluation mode.
+        freeze: True for a tower and norm that training leaves as they are.
         gradient_checkpointing: recompute the blocks in the backward pass to save memory.
     """
 
@@ -46,6 +49,10 @@ class VisionEncoder(nn.Module):
                 f"valid is 0 to {depth - 1}"
             )
         self.tower.blocks = self.tower.blocks[: depth - drop_last_blocks]
+        # Tensors that files hold and this encoder does not, and why (dynrefer.models.checkpoints).
+        reason = "the tower's last blocks (model.vision.drop_last_blocks)"
+        blocks = range(depth - drop_last_blocks, depth)
+        self.left_out = {rf"tower\.blocks\.{block}\..*": reason for block in blocks}
         self.tower.norm = nn.Identity()
         for unused in ("fc_norm", "attn_pool"):  # both belong to the tower's classifier
             if hasattr(self.tower, unused):
@@ -65,12 +72,7 @@ class VisionEncoder(nn.Module):
         self.norm = nn.LayerNorm(self.width, eps=1e-5)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.frozen = freeze
         self.requires_grad_(not freeze)
-
-    def train(self, mode: bool = True) -> "VisionEncoder":
-        """A frozen tower stays in evaluation mode."""
-        return super().train(mode and not self.frozen)
 
     @property
     def precision(self) -> torch.dtype:
@@ -83,15 +85,18 @@ class VisionEncoder(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """uint8 crops [U, 3, S, S] (or normalised float) -> tokens [U, 1 + g * g, C], CLS first."""
-        with torch.no_grad() if self.frozen else nullcontext():
+        # A tower held in half precision runs in it, whatever the precision of the run.
+        is_half = self.precision != torch.float32
+        with self.graph():
             is_raw = crops.dtype == torch.uint8
             pixels = self.normalize(crops) if is_raw else crops.to(self.precision)
-            tokens = self.tower.forward_features(pixels)
+            with without_autocast(crops.device) if is_half else nullcontext():
+                tokens = self.tower.forward_features(pixels).to(self.norm.weight.dtype)
             patches = tokens[:, self.tower.num_prefix_tokens :]
             # A tower without a CLS token (registers are none) is summarised by its patches' mean.
             has_class = self.has_class_token
             summary = tokens[:, :1] if has_class else patches.mean(dim=1, keepdim=True)
-            return self.norm(torch.cat([summary, patches], dim=1).to(self.norm.weight.dtype))
+            return self.norm(torch.cat([summary, patches], dim=1))
 
 
 def _timm_tower(name: str, options: dict[str, Any]) -> nn.Module:

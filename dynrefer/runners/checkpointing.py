@@ -6,8 +6,8 @@
                               config.yaml
     checkpoints/last, best                            links to such folders
 
-A folder is complete before a link points to it, and links are replaced in one step: at any moment
-``last`` is a whole checkpoint.
+Weights are written as ``save_pretrained`` writes them. A folder is complete before a link
+points to it, and links are replaced in one step: at any moment ``last`` is a whole checkpoint.
 """
 
 import shutil
@@ -17,11 +17,14 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from dynrefer.distributed import barrier, gather_objects, is_main, rank, world_size
-from dynrefer.models import checkpoints
+from dynrefer.models import checkpoints, pretrained
+from dynrefer.models.checkpoint_files import FROZEN, TRAINABLE, open_checkpoint, read_checkpoint
+from dynrefer.models.checkpoint_names import FORMATS
+from dynrefer.models.dynrefer import DynRefer
+from dynrefer.models.folders import new_folder, write_tensors
 
 LINKS = ("last", "best")
 
@@ -38,7 +41,7 @@ class Position:
 
 def save_checkpoint(
     directory: Path,
-    model: nn.Module,
+    model: DynRefer,
     config: DictConfig,
     position: Position,
     training: dict[str, Any],
@@ -57,22 +60,18 @@ def save_checkpoint(
     """
     generators = gather_objects(_generator_state())
     if is_main():
-        folder = _new_folder(directory, f"step-{position.global_step:08d}")
-        part = directory / f".{folder.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        folder = _free_name(directory, f"step-{position.global_step:08d}")
         trainable, frozen = checkpoints.split_trainable(model)
-        save_file(trainable, part / checkpoints.TRAINABLE)
-        frozen = _without_source(frozen, config)
-        if frozen:
-            save_file(frozen, part / checkpoints.FROZEN)
-        state = {"position": vars(position), "generators": generators, **training}
-        torch.save(state, part / "state.pt")
-        own = config.copy()
-        if not config.model.vision.freeze:
-            own.model.vision.checkpoint = None  # its weights are in this checkpoint
-        OmegaConf.save(own, part / "config.yaml")
-        part.replace(folder)
+        frozen = pretrained.without_source(frozen, config.model, model.pretrained_names)
+        with new_folder(folder) as part:
+            for stem, tensors in ((TRAINABLE, trainable), (FROZEN, frozen)):
+                write_tensors(part, stem, tensors.items())
+            state = {"position": vars(position), "generators": generators, **training}
+            torch.save(state, part / "state.pt")
+            own = config.copy()
+            if any(name.startswith("vision.") for name in trainable):
+                own.model.vision.checkpoint = None  # its weights are in this checkpoint
+            OmegaConf.save(own, part / pretrained.CONFIG)
         for link in links:
             _point(directory / link, folder)
         _remove_unlinked(directory)
@@ -87,8 +86,8 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, A
         FileNotFoundError, ValueError: no checkpoint, another architecture, or another number of
             processes than it was written with.
     """
-    checkpoints.load_directory(model, path)
-    state = checkpoints.read_checkpoint(path / "state.pt")
+    checkpoints.load_state(model, open_checkpoint(path), FORMATS["dynrefer"], source=str(path))
+    state = read_checkpoint(path / "state.pt")
     generators = state.pop("generators")
     if len(generators) != world_size():
         raise ValueError(
@@ -112,21 +111,7 @@ def _restore_generators(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _without_source(frozen: dict[str, Tensor], config: DictConfig) -> dict[str, Tensor]:
-    """The frozen weights that no file of the configuration holds, so that only this run does."""
-    model = config.model
-    if model.pretrained is not None:
-        return {}
-    sources = {
-        "vision.": model.vision.checkpoint,
-        "text_encoder.": model.text_encoder.options.get("checkpoint"),
-        "caption_decoder.language_model.": model.caption_decoder.language_model,
-    }
-    known = tuple(prefix for prefix, file in sources.items() if file is not None)
-    return {name: tensor for name, tensor in frozen.items() if not name.startswith(known)}
-
-
-def _new_folder(directory: Path, name: str) -> Path:
+def _free_name(directory: Path, name: str) -> Path:
     """A folder of that name, or of that name and a number: ``last`` may still point to the first.
 
     Two checkpoints of one step arise at the end of an epoch, before and after its evaluation.

@@ -11,11 +11,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dynrefer import distributed
+from dynrefer.assets import fetch_hint, local_path
 from dynrefer.config import ConfigError, load_config, require
 from dynrefer.distributed import is_main
 from dynrefer.models.builders import build_model, load_vocabularies
-from dynrefer.models.checkpoints import load_file_or_directory
+from dynrefer.models.checkpoints import load_weights, open_source
 from dynrefer.models.dynrefer import DynRefer
+from dynrefer.models.pretrained import folder_config
 from dynrefer.registry import UnknownNameError, registry
 from dynrefer.runners.epoch_runner import training_data
 from dynrefer.runners.evaluation import (
@@ -42,6 +44,8 @@ _CHECKPOINT_KEYS = (
     "model.pretrained",
     "model.vision.checkpoint",
 )
+# Captions need the text tower, whatever embeddings are kept (model.vocabulary.cache).
+_TRAINING_KEYS = ("model.text_encoder.options.checkpoint",)
 
 
 def parser_of(usage: str | None, config_required: bool = True) -> argparse.ArgumentParser:
@@ -86,7 +90,7 @@ def train_main(arguments: argparse.Namespace) -> None:
     if config.run.evaluate:
         _evaluate_model(config, list(config.run.valid_splits))
         return
-    device = _start(config)
+    device = _start(config, training=True)
     output_dir = make_output_dir(Path(require(config, "run.output_dir")))
     build_runner = registry.get("runner", config.run.runner)
     vocabularies = load_vocabularies(config.model)
@@ -99,7 +103,7 @@ def train_main(arguments: argparse.Namespace) -> None:
     if config.run.test_splits:
         checkpoints = output_dir / "checkpoints"
         best = checkpoints / ("best" if (checkpoints / "best").exists() else "last")
-        load_file_or_directory(model, best, model.published_names)
+        load_weights(model, best)
         for split in config.run.test_splits:
             _show(evaluate(config, model, split, output_dir, best.name), split)
 
@@ -109,9 +113,12 @@ def evaluate_main(arguments: argparse.Namespace) -> None:
     path = arguments.cfg_path
     if path is None and arguments.checkpoint is None:
         raise ConfigError("give --cfg-path, or --checkpoint for a checkpoint's own configuration")
-    config = load_config(path or arguments.checkpoint / "config.yaml", arguments.options)
-    if arguments.checkpoint is not None:
-        config.run.load_ckpt_path = str(arguments.checkpoint)
+    if path is None:
+        config = folder_config(arguments.checkpoint, arguments.options)
+    else:
+        config = load_config(path, arguments.options)
+        if arguments.checkpoint is not None:
+            config.run.load_ckpt_path = str(arguments.checkpoint)
     splits = [arguments.split] if arguments.split else list(config.run.valid_splits)
     if not splits:
         raise ConfigError("run.valid_splits is empty; choose a split with --split")
@@ -129,8 +136,10 @@ def evaluate_main(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
-    if not config.run.load_ckpt_path:
-        raise ConfigError("run.load_ckpt_path is not set; evaluation needs a checkpoint")
+    if not (config.run.load_ckpt_path or config.model.pretrained):
+        raise ConfigError(
+            "run.load_ckpt_path and model.pretrained are not set; evaluation needs weights"
+        )
     device = _start(config)
     output_dir = make_output_dir(Path(require(config, "run.output_dir")))
     check_evaluation(config, splits, load_vocabularies(config.model))
@@ -139,12 +148,14 @@ def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
         _show(evaluate(config, model, split, output_dir, "eval"), split)
 
 
-def _start(config: DictConfig) -> torch.device:
+def _start(config: DictConfig, training: bool = False) -> torch.device:
     """Joins the processes and prepares logging, threads and random numbers."""
-    for key in _CHECKPOINT_KEYS:
+    for key in (*_CHECKPOINT_KEYS, *(_TRAINING_KEYS if training else ())):
         for path in _paths(OmegaConf.select(config, key)):
-            if not path.exists():
-                raise FileNotFoundError(f"{key}: no checkpoint at {path}, on this machine's disk")
+            if not Path(local_path(str(path))).exists():
+                raise FileNotFoundError(
+                    f"{key}: no checkpoint at {path}, on this machine's disk{fetch_hint(str(path))}"
+                )
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     device = distributed.start(config.run.device)
@@ -161,8 +172,7 @@ def _model(config: DictConfig, device: torch.device) -> DynRefer:
         torch.manual_seed(config.run.seed)
         model = build_model(config.model)
     for path in _paths(config.run.load_ckpt_path):
-        load_file_or_directory(model, path, model.published_names)
-        logger.info("loaded %s", path)
+        open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     logger.info("%.2f M parameters, %.2f M of them trainable", total / 1e6, trainable / 1e6)
@@ -170,8 +180,9 @@ def _model(config: DictConfig, device: torch.device) -> DynRefer:
 
 
 def _paths(value: str | Sequence[str] | None) -> list[Path]:
-    """No path, one or several, as ``run.load_ckpt_path`` takes them."""
-    return [Path(path) for path in ([value] if isinstance(value, str) else value or [])]
+    """No path, one or several, as ``run.load_ckpt_path`` takes them; a URL where it was put."""
+    values = [value] if isinstance(value, str) else value or []
+    return [Path(local_path(path)) for path in values]
 
 
 def _show(metrics: Metrics, split: str) -> None:

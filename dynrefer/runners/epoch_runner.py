@@ -106,8 +106,11 @@ class EpochRunner:
         self.sampler = TrainingBatchSampler(
             len(self.dataset), self.run.batch_size_train, self.run.seed
         )
+        groups = parameter_groups(model, self.run.weight_decay)
+        if not any(group["params"] for group in groups):
+            raise ConfigError("every part of the model is frozen (model.freeze); nothing to train")
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, self.run.weight_decay),
+            groups,
             lr=self.run.init_lr,
             betas=(0.9, self.run.beta2),
         )

@@ -47,6 +47,10 @@ from tests.end_to_end.conftest import (
         (["run.load_ckpt_path=[none.pth]"], "run.load_ckpt_path: no checkpoint at none.pth"),
         (["run.resume_ckpt_path=none"], "run.resume_ckpt_path: no checkpoint at none"),
         (["model.pretrained=none.pth"], "model.pretrained: no checkpoint at none.pth"),
+        (
+            ["model.text_encoder.options.checkpoint=eva_clip_psz14.pt"],
+            "this machine's disk; `python scripts/download_assets.py eva_clip_psz14` fetches it to",
+        ),
         (["run.precision=fp12"], "run.precision: 'fp12'; valid: fp32, bf16, fp16"),
         (["run.device=tpu"], "run.device: 'tpu'; valid: auto, cuda, cpu"),
         (["model.vocabulary.tags=none.txt"], "no file at none.txt"),
@@ -85,7 +89,7 @@ def test_what_is_missing_shows_before_the_model_is_built(
 def test_configuration_files_that_are_not_there(refused, tmp_path):
     assert refused(train_main, tmp_path / "a.yaml").startswith("no configuration file at")
     message = refused(evaluate_main, None, checkpoint=tmp_path / "none")
-    assert message == f"no configuration file at {tmp_path}/none/config.yaml"
+    assert message == f"no checkpoint at {tmp_path}/none (there is no such folder)"
     assert refused(evaluate_main, None).startswith("give --cfg-path, or --checkpoint")
 
 
@@ -213,7 +217,7 @@ def test_a_checkpoint_of_another_architecture(trained, run_file, refused, tmp_pa
 
 def test_evaluation_needs_a_checkpoint(run_file, refused, tmp_path):
     told = refused(evaluate_main, run_file, f"run.output_dir={tmp_path}")
-    assert told.startswith("run.load_ckpt_path is not set; evaluation needs a checkpoint")
+    assert told.startswith("run.load_ckpt_path and model.pretrained are not set; evaluation needs")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import copy
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.tiny_model import tiny_config, tiny_model
 
@@ -20,3 +21,16 @@ def built_model(config):
 def model(built_model):
     """A tiny model of the test's own, in evaluation mode."""
     return copy.deepcopy(built_model)
+
+
+@pytest.fixture
+def configured(config):
+    """The model section of the tiny configuration with overrides, "freeze=[vision]"."""
+
+    def of(*options):
+        merged = config
+        for option in options:  # one by one: a null empties a dictionary for what comes next
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"model.{option}"]))
+        return merged.model
+
+    return of

@@ -8,7 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynrefer.config import ConfigError, load_config
 from dynrefer.models.builders import build_model, load_vocabularies, precision
-from dynrefer.models.checkpoints import PUBLISHED_T5, PUBLISHED_VICUNA, to_published
+from dynrefer.models.checkpoint_names import FORMATS
+from dynrefer.models.checkpoint_translation import to_published
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5
 from dynrefer.models.tokenizers import load_tokenizer
@@ -41,7 +42,6 @@ def test_every_block_reaches_its_part(model, config):
     assert isinstance(model.caption_decoder, T5CaptionDecoder)
     assert model.caption_decoder.max_text_length == 32 and not model.caption_decoder.frozen
     assert (model.tag_threshold, model.loss_weights.tag) == (0.7, 0.01)
-    assert model.published_names == PUBLISHED_T5
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -77,7 +77,6 @@ def test_causal_model(config):
         changed(config, arch="dynrefer_vicuna", caption_decoder__config=LLAMA)
     ).eval()
     assert isinstance(model.caption_decoder, CausalCaptionDecoder)
-    assert model.published_names == PUBLISHED_VICUNA
     batch = tiny_batch(model, 2)
     assert torch.isfinite(model(batch).total)
     assert all(prediction.caption is not None for prediction in model.predict(batch))
@@ -110,7 +109,7 @@ def test_vision_weights_from_a_file(config, model, tmp_path, precision):
     saved = model.vision.state_dict()
     for name, tensor in built.state_dict().items():
         assert torch.equal(tensor, saved[name].to(tensor.dtype))
-    with pytest.raises(FileNotFoundError, match="model.vision.checkpoint: no file at none"):
+    with pytest.raises(FileNotFoundError, match="model.vision.checkpoint: no checkpoint at none"):
         build_model(changed(config, vision__checkpoint="none"))
 
 
@@ -179,7 +178,7 @@ def test_causal_language_model_from_a_directory_gets_a_padding_token(config, tmp
 
 def test_pretrained_weights(config, model, tmp_path):
     path = tmp_path / "a.pth"
-    torch.save({"model": to_published(model.state_dict(), PUBLISHED_T5)}, path)
+    torch.save({"model": to_published(model.state_dict(), FORMATS["dynrefer_t5"])}, path)
     built = build_model(changed(config, pretrained=str(path)))
     state = built.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
@@ -224,7 +223,7 @@ def test_pretrained_weights(config, model, tmp_path):
             ConfigError,
             "model.caption_decoder.config: .*lama",
         ),
-        ({"vocabulary__tags": "no/tags.txt"}, FileNotFoundError, "no/tags.txt.*tag_list"),
+        ({"vocabulary__tags": "no/tags.txt"}, FileNotFoundError, "no/tags.txt.*model.vocabulary.tags"),
         ({"vocabulary__classes": "???"}, ConfigError, "vocabulary.classes is not set"),
         ({"loss__reduction": "mean"}, ValueError, "model.loss.reduction: 'mean'; valid: global"),
         ({"generation__num_return_sequences": 2}, ValueError, "num_return_sequences: 2"),

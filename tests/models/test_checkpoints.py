@@ -1,27 +1,17 @@
-from pathlib import Path
+import json
+import logging
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dynrefer.models import checkpoints
-from dynrefer.models.checkpoints import (
-    DROPPED,
-    PUBLISHED_T5,
-    PUBLISHED_VICUNA,
-    load_directory,
-    load_file_or_directory,
-    load_named,
-    load_published,
-    load_whole,
-    read_checkpoint,
-    split_trainable,
-    to_published,
-)
+from dynrefer.models.checkpoint_names import FORMATS
+from dynrefer.models.checkpoint_places import without_memory
+from dynrefer.models.checkpoint_translation import to_published
+from dynrefer.models.checkpoints import load_state, load_weights, open_source, split_trainable
 
-PARITY = Path(__file__).parents[1] / "data" / "parity"
-CASES = [("official_tiny", PUBLISHED_T5), ("official_tiny_vicuna", PUBLISHED_VICUNA)]
+T5, OWN, EVA = (FORMATS[name] for name in ("dynrefer_t5", "dynrefer", "eva_vit_g"))
 
 
 def random_like(state, seed=0):
@@ -29,42 +19,115 @@ def random_like(state, seed=0):
     return {name: torch.randn(t.shape, generator=generator) for name, t in state.items()}
 
 
-def test_leftovers_are_listed_on_both_sides(model):
-    state = to_published(random_like(model.state_dict()), PUBLISHED_T5)
+@pytest.fixture
+def before(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_equal(model, expected):
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def trainable(model):
+    """Weights of what training changes, the tower being frozen, by own name."""
+    model.vision.requires_grad_(False)
+    return random_like(split_trainable(model)[0])
+
+
+def test_published_names_reach_the_model(model):
+    values = random_like(model.state_dict())
+    for alias in ("encoder", "decoder"):
+        own = "caption_decoder.language_model."
+        values[f"{own}{alias}.embed_tokens.weight"] = values[f"{own}shared.weight"]
+    report = load_state(model, to_published(values, T5), T5)
+    assert set(report.loaded) == set(values)
+    assert not (report.missing or report.unexpected or report.dropped)
+    assert_equal(model, values)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_leftovers_are_listed_on_both_sides(model, before, caplog, strict):
+    values = random_like(before)
+    state = to_published(values, T5)
     taken = state.pop("t5_proj.weight")
     state |= {"t5_project.weight": taken, "cvem_align.rotation": taken, "clip_embeds": taken}
-    report = load_published(model, state, PUBLISHED_T5)
+    message = (
+        r"(?s)a.pth belongs to another architecture; it lacks 1 tensors that the published "
+        r"DynRefer with FLAN-T5 should hold and has 2 that the model has no place for:\n"
+        r"  model: caption_decoder.projection.weight\n"
+        r"  file: cvem_align.rotation\n  file: t5_project.weight"
+    )
+    if strict:
+        with pytest.raises(ValueError, match=message + ".*model.strict: false"):
+            load_state(model, state, T5, source="a.pth")
+        assert_equal(model, before)
+        return
+    report = load_state(model, state, T5, strict=False, source="a.pth")
     assert report.missing == ["caption_decoder.projection.weight"]
-    assert sorted(report.unexpected) == ["fusion.alignment.rotation", "t5_project.weight"]
-    assert report.dropped == {"clip_embeds": DROPPED["(clip_embeds|att_embeds|ov_embeds)"]}
-    assert len(report.loaded) == len(state) - 2
+    assert sorted(report.unexpected) == ["cvem_align.rotation", "t5_project.weight"]
+    assert report.dropped == {"clip_embeds": "text embeddings are made from the vocabularies"}
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert record.getMessage().startswith("a.pth belongs to another architecture; it lacks 1")
+    assert torch.equal(model.qformer.query_tokens, values["qformer.query_tokens"])
+    assert torch.equal(
+        model.caption_decoder.projection.weight, before["caption_decoder.projection.weight"]
+    )
 
 
-def test_a_part_of_a_model_loads_alone(model):
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_what_training_changed_is_a_whole_file(model, before):
+    """The release's files lack the tower and the language model, but not a half of something."""
     values = random_like(before)
-    part = {name: t for name, t in values.items() if name.startswith("qformer.")}
-    report = load_published(model, to_published(part, PUBLISHED_T5), PUBLISHED_T5)
-    assert set(report.loaded) == set(part) and set(report.missing) == set(before) - set(part)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, part.get(name, before[name]))
+    kept = ("vision.", "caption_decoder.language_model.", "qformer.query_tokens")
+    part = {name: tensor for name, tensor in values.items() if not name.startswith(kept)}
+    report = load_state(model, to_published(part, T5), T5)
+    assert set(report.loaded) == set(part)
+    assert_equal(model, before | part)
+    half = part | {"vision.tower.cls_token": values["vision.tower.cls_token"]}
+    with pytest.raises(ValueError, match=r"lacks \d+ tensors .*\n  model: vision.tower.blocks.0"):
+        load_state(model, to_published(half, T5), T5)
+    assert_equal(model, before | part)
 
 
-def test_wrong_shapes_load_nothing(model):
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = to_published(random_like(before), PUBLISHED_T5)
+def test_wrong_shapes_load_nothing(model, before):
+    state = to_published(random_like(before), T5)
     state["cvem_mlp.0.weight"] = torch.zeros(64, 128)
     with pytest.raises(ValueError, match=r"a.pth belongs to another architecture; 1 tensors") as e:
-        load_published(model, state, PUBLISHED_T5, "a.pth")
+        load_state(model, state, T5, strict=False, source="a.pth")
     assert "fusion.mlp.0.weight: file (64, 128), model (64, 192)" in str(e.value)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name])
+    assert_equal(model, before)
 
 
 def test_many_wrong_shapes_are_counted(model):
     wrong = {name: torch.zeros(1, 2, 3) for name in model.state_dict()}
     with pytest.raises(ValueError, match=rf"(?s){len(wrong)} tensors differ .*\.\.\. and \d+ more"):
-        load_named(model, wrong, "a file")
+        load_state(model, wrong, OWN)
+
+
+def test_a_file_of_something_else(model, before):
+    with pytest.raises(ValueError, match=r"a.pth \(adapters of peft\) holds nothing of what is"):
+        load_state(model, {}, FORMATS["lora"], source="a.pth")
+    adapters = {"base_model.model.lm_head.lora_A.weight": torch.zeros(2, 32)}
+    with pytest.raises(ValueError, match="holds nothing of what is loaded from it"):
+        load_state(model, adapters, FORMATS["lora"], strict=False)
+    state = to_published(before, T5) | {
+        "t5_model.base_model.model.lm_head.lora_A.default.weight": torch.zeros(2)
+    }
+    with pytest.raises(ValueError, match="adapters; model.caption_decoder.lora makes a place"):
+        load_state(model, state, T5)
+    assert_equal(model, before)
+
+
+def test_precision_and_memory_are_the_models(model):
+    model.vision.tower.half()
+    places = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    values = random_like(model.state_dict())
+    load_state(model, values, OWN)
+    state = model.state_dict()
+    assert {name: tensor.data_ptr() for name, tensor in state.items()} == places
+    assert state["vision.tower.cls_token"].dtype == torch.float16
+    expected = values["vision.tower.cls_token"].half()
+    assert torch.equal(state["vision.tower.cls_token"], expected)
 
 
 class Tied(nn.Module):
@@ -88,184 +151,172 @@ def test_split_trainable_holds_shared_tensors_once(tmp_path):
     assert set(load_file(tmp_path / "a.safetensors")) == {"embedding.weight"}
 
 
-def write_directory(model, folder, with_frozen=True):
-    folder.mkdir(exist_ok=True)
+@pytest.mark.parametrize("empty", [False, True])
+def test_shared_tensors_come_back_on_both_names(empty):
+    model, state = Tied(), {}
+    for part in split_trainable(model):
+        state |= part
+    with without_memory(empty):
+        other = Tied()
+    load_state(other, state, OWN)
+    assert torch.equal(other.output.weight, model.output.weight)
+    assert other.output.weight is other.embedding.weight and other.embedding.weight.requires_grad
+    assert torch.equal(other.frozen.weight, model.frozen.weight)
+    assert not other.frozen.weight.requires_grad
+
+
+def write_folder(model, folder, with_frozen=True):
     trainable, frozen = split_trainable(model)
-    save_file(trainable, folder / checkpoints.TRAINABLE)
+    save_file(trainable, folder / "trainable.safetensors")
     if with_frozen and frozen:
-        save_file(frozen, folder / checkpoints.FROZEN)
+        save_file(frozen, folder / "frozen.safetensors")
     return folder
 
 
-def test_shared_tensors_come_back_on_both_names(tmp_path):
-    model, other = Tied(), Tied()
-    load_directory(other, write_directory(model, tmp_path))
-    assert torch.equal(other.output.weight, model.output.weight)
-    assert other.output.weight is other.embedding.weight
-    assert torch.equal(other.frozen.weight, model.frozen.weight)
-
-
-def test_directory_round_trip(model, tmp_path):
+def test_own_folder_round_trip(model, before, tmp_path):
     model.vision.requires_grad_(False)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    write_directory(model, tmp_path)
+    write_folder(model, tmp_path)
     nn.init.normal_(model.qformer.query_tokens)
     nn.init.normal_(model.vision.norm.weight)
-    load_directory(model, tmp_path)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
+    load_weights(model, tmp_path)
+    assert_equal(model, before)
 
 
-def test_directory_without_frozen_weights_leaves_the_models_own(model, tmp_path):
+def test_own_folder_without_frozen_weights_leaves_the_models_own(model, tmp_path):
     model.vision.requires_grad_(False)
-    write_directory(model, tmp_path, with_frozen=False)
+    write_folder(model, tmp_path, with_frozen=False)
     nn.init.constant_(model.vision.norm.weight, 7)
-    load_directory(model, tmp_path)
+    load_weights(model, tmp_path)
     assert (model.vision.norm.weight == 7).all()
 
 
-def test_directory_of_another_architecture(model, tmp_path):
-    write_directory(Tied(), tmp_path)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pattern = r"belongs to another architecture; it lacks \d+ trainable .* has 4 that"
-    with pytest.raises(ValueError, match=pattern):
-        load_directory(model, tmp_path)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name])
-
-
-@pytest.mark.parametrize("name", [checkpoints.TRAINABLE, checkpoints.FROZEN])
-def test_truncated_directory(model, tmp_path, name):
+@pytest.mark.parametrize("lost", ["fusion.mlp.0.bias", "vision.tower.cls_token"])
+def test_own_folder_that_lacks_a_tensor(model, before, tmp_path, lost):
+    """Of what trains, or of a frozen part that it otherwise holds."""
     model.vision.requires_grad_(False)
-    write_directory(model, tmp_path)
-    file = tmp_path / name
-    file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(ValueError, match=rf"{name} is broken"):
-        load_directory(model, tmp_path)
+    write_folder(model, tmp_path)
+    for name in ("trainable", "frozen"):
+        state = load_file(tmp_path / f"{name}.safetensors")
+        state.pop(lost, None)
+        save_file(random_like(state), tmp_path / f"{name}.safetensors")
+    with pytest.raises(
+        ValueError, match=rf"lacks 1 tensors .*folder should hold .*\n  model: {lost}"
+    ):
+        load_weights(model, tmp_path)
+    assert_equal(model, before)
 
 
-def test_missing_checkpoints(model, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint at .*trainable.safetensors is mis"):
-        load_file_or_directory(model, tmp_path, PUBLISHED_T5)
-    with pytest.raises(FileNotFoundError, match="no checkpoint at .*none.pth"):
-        load_file_or_directory(model, tmp_path / "none.pth", PUBLISHED_T5)
-
-
-def test_a_file_of_one_part(model, tmp_path):
+def test_a_vision_encoder_of_our_own(model, tmp_path):
     path = tmp_path / "vision.safetensors"
     values = random_like(model.vision.state_dict())
     save_file(values, path)
-    load_whole(model.vision, path, "a.key")
-    state = model.vision.state_dict()
-    assert all(torch.equal(state[name], values[name]) for name in values)
+    load_weights(model.vision, path, "vision.")
+    assert_equal(model.vision, values)
     for wrong, message in (
-        ({**values, "more": torch.zeros(1)}, "lacks 0 tensors and has 1 others"),
-        ({"norm.weight": values["norm.weight"]}, "lacks .* tensors and has 0 others"),
+        ({**values, "more": torch.zeros(1)}, "lacks 0 tensors .* has 1 that"),
+        ({"tower.cls_token": values["tower.cls_token"]}, r"lacks \d\d tensors .* has 0 that"),
         ({**values, "norm.weight": torch.zeros(2)}, "1 tensors differ in shape"),
     ):
-        save_file(wrong, path)
+        save_file(random_like(wrong, seed=1), path)
         with pytest.raises(ValueError, match=rf"(?s)vision.safetensors belongs .*{message}"):
-            load_whole(model.vision, path, "a.key")
-    path.write_bytes(b"no tensors")
-    with pytest.raises(ValueError, match="vision.safetensors is broken"):
-        load_whole(model.vision, path, "a.key")
-    with pytest.raises(FileNotFoundError, match="a.key: no file at"):
-        load_whole(model.vision, tmp_path / "none", "a.key")
+            load_weights(model.vision, path, "vision.")
+    assert_equal(model.vision, values)
 
 
-def test_published_file_with_training_state(model, tmp_path):
-    """The release's files hold the trainable weights under `model`, beside other things."""
-    model.vision.requires_grad_(False)
-    trainable, _ = split_trainable(model)
-    values = random_like(trainable)
-    content = {
-        "model": to_published(values, PUBLISHED_T5),
-        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]},
-        "config": {"run": {"max_epoch": 5}},
-        "scaler": None,
-        "epoch": 4,
-    }
-    torch.save(content, tmp_path / "a.pth")
-    load_file_or_directory(model, tmp_path / "a.pth", PUBLISHED_T5)
-    state = model.state_dict()
-    assert all(torch.equal(state[name], values[name]) for name in values)
+def test_other_parts_of_a_file_are_left_alone(model, before):
+    values = random_like(before)
+    report = load_state(model.vision, values, OWN, prefix="vision.")
+    assert_equal(model.vision, {n.removeprefix("vision."): t for n, t in values.items()})
+    assert set(report.dropped.values()) == {"not of the part 'vision'"}
+    assert torch.equal(model.qformer.query_tokens, before["qformer.query_tokens"])
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_plain_state_dict_of_either_file_format(model, tmp_path, legacy):
-    values = random_like(split_trainable(model)[0])
-    torch.save(
-        to_published(values, PUBLISHED_T5),
-        tmp_path / "a.pth",
-        _use_new_zipfile_serialization=not legacy,
-    )
-    load_file_or_directory(model, tmp_path / "a.pth", PUBLISHED_T5)
-    assert torch.equal(model.qformer.query_tokens, values["qformer.query_tokens"])
+def test_parts_say_what_they_were_built_without(model, before):
+    model.vision.left_out = {r"tower\.blocks\.1\..*": "the last block"}
+    more = {"vision.tower.blocks.1.norm1.weight": torch.zeros(64)}
+    report = load_state(model, before | more, OWN)
+    assert report.dropped == dict.fromkeys(more, "the last block")
+    with pytest.raises(ValueError, match="file: vision.tower.blocks.2.norm1.weight"):
+        load_state(model, before | {"vision.tower.blocks.2.norm1.weight": torch.zeros(64)}, OWN)
 
 
-def test_published_file_with_leftovers(model, tmp_path):
-    values = to_published(random_like(split_trainable(model)[0]), PUBLISHED_T5)
-    values["t5_projection.weight"] = values.pop("t5_proj.weight")
-    torch.save({"model": values}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a.pth: 2 names find no partner") as error:
-        load_file_or_directory(model, tmp_path / "a.pth", PUBLISHED_T5)
-    assert "t5_projection.weight" in str(error.value)
-    assert "caption_decoder.projection.weight" in str(error.value)
+def test_a_source_tells_what_it_holds(model, tmp_path):
+    torch.save(to_published(trainable(model), T5), tmp_path / "a.pth")
+    source = open_source(tmp_path / "a.pth")
+    assert source.format is T5 and source.holds("fusion.") and source.fills("fusion.")
+    assert source.holds("caption_decoder.language_model.")
+    assert not source.fills("caption_decoder.language_model.") and not source.holds("vision.")
+
+
+def published_file(model, folder):
+    torch.save({"model": to_published(trainable(model), T5)}, folder / "a.pth")
+    return folder / "a.pth"
+
+
+def truncated(model, folder):
+    path = published_file(model, folder)
+    path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+def truncated_folder(model, folder):
+    trainable(model)
+    file = write_folder(model, folder) / "frozen.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+    return folder
 
 
 class Dangerous:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
     def __reduce__(self):
-        return Path.touch, (self.path,)
+        return print, ("code",)
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_code_in_a_checkpoint_does_not_run(model, tmp_path, legacy):
-    trap = tmp_path / "ran"
-    torch.save(
-        {"model": {"t5_proj.bias": torch.zeros(1)}, "extra": Dangerous(trap)},
-        tmp_path / "a.pth",
-        _use_new_zipfile_serialization=not legacy,
-    )
-    with pytest.raises(ValueError, match="a.pth is not a readable PyTorch checkpoint"):
-        load_file_or_directory(model, tmp_path / "a.pth", PUBLISHED_T5)
-    assert not trap.exists()
+def with_code(model, folder):
+    content = {"model": to_published(trainable(model), T5), "extra": Dangerous()}
+    torch.save(content, folder / "a.pth")
+    return folder / "a.pth"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not a checkpoint", b"PK\x03\x04 cut", b"\x80\x02}q\x00"]
-)
-def test_broken_files(tmp_path, content):
-    path = tmp_path / "a.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="a.pth is not a readable PyTorch checkpoint"):
-        read_checkpoint(path)
+def of_another_size(model, folder):
+    values = trainable(model)
+    values["caption_decoder.projection.weight"] = torch.zeros(48, 32)
+    torch.save({"model": to_published(values, T5)}, folder / "a.pth")
+    return folder / "a.pth"
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.99])
-def test_truncated_file(tmp_path, keep):
-    path = tmp_path / "a.pth"
-    torch.save({"model": {"a": torch.randn(1000)}}, path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(ValueError, match="a.pth is not a readable PyTorch checkpoint"):
-        read_checkpoint(path)
+def without_a_shard(model, folder):
+    trainable, frozen = split_trainable(model)
+    names = sorted(trainable | frozen)
+    places = {name: f"model-{number % 3}.safetensors" for number, name in enumerate(names)}
+    for file in ("model-0.safetensors", "model-1.safetensors"):
+        shard = {name: (trainable | frozen)[name] for name in names if places[name] == file}
+        save_file(shard, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return folder
 
 
 @pytest.mark.parametrize(
-    ("content", "match"),
+    ("write", "error", "match"),
     [
-        ([torch.zeros(1)], "a.pth holds a list; a dictionary is expected"),
-        ({"model": [1, 2]}, "a.pth: 'model' holds a list; tensors by name are expected"),
-        ({"model": {"t5_proj.bias": 3}}, "a.pth: 't5_proj.bias' is no tensor"),
-        ({"epoch": 3, "step": torch.zeros(1)}, "a.pth: 'epoch' is no tensor"),
+        (truncated, ValueError, "a.pth is not a readable PyTorch checkpoint"),
+        (truncated_folder, ValueError, "frozen.safetensors is broken"),
+        (with_code, ValueError, "a.pth is not a readable PyTorch checkpoint: .* could run code"),
+        (of_another_size, ValueError, r"projection.weight: file \(48, 32\), model \(32, 32\)"),
+        (without_a_shard, FileNotFoundError, "model-2.safetensors is missing; .*index.json names"),
     ],
 )
-def test_files_of_other_things(model, tmp_path, content, match):
-    torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=match):
-        load_file_or_directory(model, tmp_path / "a.pth", PUBLISHED_T5)
+def test_wrong_files_leave_the_model_as_it_was(
+    model, before, tmp_path, capsys, write, error, match
+):
+    path = write(model, tmp_path)
+    with pytest.raises(error, match=f"(?s){match}"):
+        load_weights(model, path)
+    assert_equal(model, before)
+    assert not capsys.readouterr().out
+
+
+def test_a_missing_file_names_the_key_and_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*none.pth$"):
+        open_source(tmp_path / "none.pth")
+    with pytest.raises(FileNotFoundError, match="a.key: no checkpoint at .*download_assets.py"):
+        open_source(tmp_path / "eva_vit_g.pth", "a.key")

@@ -1,10 +1,13 @@
+from math import ceil
+
 import pytest
 import torch
 from torch import nn
 
 from dynrefer.models import dynrefer
 from dynrefer.models.dynrefer import DECODERS, LossWeights
-from dynrefer.models.text_encoder import WordFeatureEncoder
+from dynrefer.models.text_embeddings import KINDS
+from dynrefer.models.text_encoder import BATCH, WordFeatureEncoder
 from tests.tiny_model import tiny_batch
 
 
@@ -135,10 +138,14 @@ def test_phrases_are_embedded_once(model):
     batch = tiny_batch(model, 2)
     for _ in range(3):
         model.predict(batch)
-    assert model.text_encoder.calls == 3  # tags, attributes, classes
+    lists = [
+        getattr(model.vocabularies, kind).phrases for kind in ("tags", "attributes", "classes")
+    ]
+    batches = sum(ceil(len(phrases) / BATCH) for phrases in lists)
+    assert model.text_encoder.calls == batches > 3
     for _ in range(2):
         model(batch)
-    assert model.text_encoder.calls == 5  # the captions of each batch
+    assert model.text_encoder.calls == batches + 2  # the captions of each batch
 
 
 def test_phrases_of_a_trained_encoder_are_embedded_anew(model):
@@ -217,14 +224,46 @@ def test_unknown_reduction():
 def test_a_loss_that_is_not_finite_names_itself_and_the_regions(model, part, name):
     batch = tiny_batch(model, 3)
     nn.init.constant_(getattr(model, part).classifier.weight, float("nan"))
-    with pytest.raises(FloatingPointError, match=rf"'{name}': nan.*regions \[100, 101, 102\]"):
+    message = rf"^losses \(total, {name}\) of region\(s\) \[100, 101, 102\] are not finite$"
+    with pytest.raises(FloatingPointError, match=message):
         model(batch)
 
 
-def test_features_that_are_not_finite_end_the_same_way(model):
-    nn.init.constant_(model.vision.norm.weight, float("inf"))
-    with pytest.raises(FloatingPointError, match=r"a loss is not finite: .*regions \[100, 101"):
-        model(tiny_batch(model, 2))
+def poison_third_region(model, part):
+    """Makes what a part says of the third region infinite."""
+
+    def hook(module, inputs, output):
+        output[2] = float("inf")
+
+    model.get_submodule(part).register_forward_hook(hook)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("fusion", "region tokens"), ("qformer", "queries"), ("vision", "vision")]
+)
+@pytest.mark.parametrize("method", ["forward", "predict"])
+def test_features_that_are_not_finite_are_named_with_their_regions(model, part, name, method):
+    poison_third_region(model, part)
+    batch = tiny_batch(model, 4)
+    batch.view_index = torch.tensor([[0, 1, 3], [1, 0, 3], [2, 0, 1], [3, 1, 2]])
+    regions = r"\[102, 103\]" if part == "vision" else r"\[102\]"
+    with torch.no_grad(), pytest.raises(FloatingPointError, match=f"^{name}.* {regions} are not"):
+        getattr(model, method)(batch)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "part", "name"),
+    [
+        ("tags", "tag_decoder", "tag logits"),
+        ("attributes", "region_text_decoder", "attribute similarities"),
+        ("classes", "region_text_decoder", "class similarities"),
+        ("caption", "caption_decoder.projection", "caption logits"),
+    ],
+)
+def test_predictions_that_are_not_finite_are_named_with_their_regions(model, decoder, part, name):
+    poison_third_region(model, part)
+    with pytest.raises(FloatingPointError, match=rf"^{name} of region\(s\) \[102\] are not"):
+        model.predict(tiny_batch(model, 4), {decoder})
 
 
 def test_shared_crops_are_as_good_as_copies(model):

@@ -6,6 +6,7 @@ from open_clip.transformer import TextTransformer
 from dynrefer.datasets.shapes_language import write_vocabularies
 from dynrefer.models.text_encoder import (
     WordFeatureEncoder,
+    clip_vit_l_text_encoder,
     eva_clip_text_encoder,
     word_transformer,
 )
@@ -80,18 +81,29 @@ def test_missing_tokenizer(tmp_path):
         word_transformer(str(tmp_path / "nowhere"))
 
 
-def test_eva_clip_reads_its_tower_and_refuses_other_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing.pt"):
+def test_clip_towers_read_their_files_and_refuse_others(tmp_path):
+    key = "model.text_encoder.options.checkpoint"
+    with pytest.raises(FileNotFoundError, match=f"{key}: no checkpoint at .*missing.pt"):
         eva_clip_text_encoder(str(tmp_path / "missing.pt"))
-    torch.save({"text.positional_embedding": torch.zeros(77, 768)}, tmp_path / "half.pt")
-    with pytest.raises(ValueError, match="does not hold EVA-CLIP's text tower"):
-        eva_clip_text_encoder(str(tmp_path / "half.pt"))
     tower = TextTransformer(
         context_length=77, vocab_size=49408, width=768, heads=12, layers=12, output_dim=1024
     )
     state = {f"text.{name}": tensor for name, tensor in tower.state_dict().items()}
-    torch.save({**state, "visual.other": torch.zeros(1)}, tmp_path / "whole.pt")
+    state["visual.other"] = torch.zeros(1)
+    torch.save(state, tmp_path / "whole.pt")
     encoder = eva_clip_text_encoder(str(tmp_path / "whole.pt"))
     assert encoder.width == 1024 and not encoder.trainable
     assert torch.equal(encoder.transformer.text_projection, tower.text_projection)
     assert encoder(["the dog"]).shape == (1, 1024)
+    with pytest.raises(ValueError, match="(?s)has 1 that .*file: text.text_projection"):
+        clip_vit_l_text_encoder(str(tmp_path / "whole.pt"))
+    half = {name: state[name] for name in state if "resblocks.11" not in name}
+    torch.save(half, tmp_path / "half.pt")
+    with pytest.raises(ValueError, match="half.pt belongs .* lacks 12 tensors"):
+        eva_clip_text_encoder(str(tmp_path / "half.pt"))
+
+
+def test_clip_towers_without_a_file_take_no_memory():
+    for encoder, width in ((eva_clip_text_encoder(), 1024), (clip_vit_l_text_encoder(), 768)):
+        assert encoder.width == width
+        assert all(parameter.is_meta for parameter in encoder.parameters())

@@ -12,23 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from dynrefer.datasets.batch import RegionBatch
-from dynrefer.models import checkpoints
+from dynrefer.models.checkpoint_names import FORMATS, Format
+from dynrefer.models.checkpoints import load_state
 from dynrefer.models.decoders.caption import Generation
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
-from dynrefer.models.dynrefer import DynRefer
+from dynrefer.models.dynrefer import DynRefer, Losses
 from dynrefer.models.fusion import ViewFusion
 from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.tokenizers import load_tokenizer
 from dynrefer.models.vision import VisionEncoder
 from dynrefer.vocabulary import Vocabularies, load_attributes, load_classes, load_tags
+
+FOLDER = Path(__file__).parents[1] / "data" / "parity"
+# Cases of the whole model, and the format whose names their weights have.
+CASES = {"official_tiny": "dynrefer_t5", "official_tiny_vicuna": "dynrefer_vicuna"}
+TOLERANCE = 1e-4
 
 
 class SeededValues:
@@ -66,30 +73,82 @@ class Case:
     """One reference case: the model with its weights, its inputs, and what must come out."""
 
     model: DynRefer
-    rules: checkpoints.Rules
+    format: Format
     batch: RegionBatch
     expected: dict[str, np.ndarray]
     description: dict[str, Any]
     state: dict[str, Tensor]
+    folder: Path
+
+    def assert_forward_stages(self) -> None:
+        """Tokens, queries and what the tag and the region-text decoder make of them."""
+        model, batch = self.model.eval(), self.batch
+        with torch.no_grad():
+            vision_tokens = model.vision(batch.crops)
+            region_tokens = model.fusion(vision_tokens, batch.view_index, batch.region_boxes)
+            queries = model.qformer(region_tokens)
+            for name, value in (
+                ("vision_tokens", vision_tokens),
+                ("region_tokens", region_tokens),
+                ("queries", queries),
+                ("tag_logits", model.tag_logits(queries)),
+                ("attribute_scores", model.attribute_scores(queries)),
+                ("class_logits", model.class_logits(queries)),
+            ):
+                np.testing.assert_allclose(
+                    value.numpy(), self.expected[name], rtol=0, atol=TOLERANCE, err_msg=name
+                )
+
+    def assert_captions(self) -> None:
+        """Token ids, texts and scores of beam search."""
+        model, batch = self.model.eval(), self.batch
+        with torch.no_grad():
+            captions = model.caption_decoder.generate(
+                model.encode(batch), batch.control_words, model.generation
+            )
+        np.testing.assert_array_equal(captions.token_ids.numpy(), self.expected["caption_ids"])
+        assert captions.texts == self.description["captions"]
+        np.testing.assert_allclose(captions.scores, self.expected["caption_scores"], rtol=1e-4)
+
+    def assert_losses(self) -> Losses:
+        """Losses in training mode; returns them, with their graph."""
+        losses = self.model.train()(self.batch)
+        for name, key in (
+            ("total", "loss_total"),
+            ("caption", "loss_llm"),
+            ("tag", "loss_tag"),
+            ("region_text", "loss_att"),
+        ):
+            expected = pytest.approx(float(self.expected[key]), abs=TOLERANCE)
+            assert getattr(losses, name).item() == expected, name
+        return losses
 
 
-def load_case(folder: Path) -> Case:
+def published_state(name: str) -> dict[str, Tensor]:
+    """Every tensor of a case under its published name."""
+    description = json.loads((FOLDER / name / "case.json").read_text())
+    values = SeededValues(description["config"]["seed"])
+    state = {key: values.weight(key, shape) for key, shape in description["keys"].items()}
+    if "t5_model.shared.weight" in state:
+        for part in ("encoder", "decoder"):
+            state[f"t5_model.{part}.embed_tokens.weight"] = state["t5_model.shared.weight"]
+    return state
+
+
+def load_case(name: str) -> Case:
     """Builds the model of a case, loads its weights by published names, and makes its inputs."""
+    folder = FOLDER / name
     description = json.loads((folder / "case.json").read_text())
     config = description["config"]
     values = SeededValues(config["seed"])
-    is_t5 = "t5" in config
     model = _build(config, folder, values)
-    rules = checkpoints.PUBLISHED_T5 if is_t5 else checkpoints.PUBLISHED_VICUNA
-    state = {name: values.weight(name, shape) for name, shape in description["keys"].items()}
-    if is_t5:
-        for part in ("encoder", "decoder"):
-            state[f"t5_model.{part}.embed_tokens.weight"] = state["t5_model.shared.weight"]
-    report = checkpoints.load_published(model, state, rules)
-    assert not report.missing and not report.unexpected, report
+    state, table = published_state(name), FORMATS[CASES[name]]
+    report = load_state(model, state, table)
+    assert set(report.loaded) == set(model.state_dict()), report
     with np.load(folder / "expected.npz") as arrays:
         expected = dict(arrays)
-    return Case(model, rules, _batch(config, values, expected), expected, description, state)
+    batch = _batch(config, values, expected)
+    return Case(model, table, batch, expected, description, state, folder)
 
 
 def _build(config: dict[str, Any], folder: Path, values: SeededValues) -> DynRefer:

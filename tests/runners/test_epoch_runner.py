@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from dynrefer.config import ConfigError
@@ -203,7 +204,7 @@ def test_parameter_groups_are_the_published_ones():
 def test_a_loss_that_is_not_finite_ends_the_run(make_runner):
     runner = make_runner(FEW)
     nn.init.constant_(runner.model.fusion.mlp[2].weight, float("nan"))
-    with pytest.raises(FloatingPointError, match="a loss is not finite.*regions"):
+    with pytest.raises(FloatingPointError, match=r"^region tokens of region\(s\) \["):
         runner.train()
     assert not (runner.output_dir / "checkpoints").exists()
 
@@ -241,3 +242,31 @@ def test_ways_of_the_release_that_no_configuration_takes(make_config, make_runne
     tags = make_runner().model.vocabularies.tags
     with pytest.raises(ConfigError, match=rf"datasets.shapes.build_info has .*{option[:4]}"):
         training_data(make_config(f"datasets.shapes.build_info.{option}"), tags)
+
+
+def test_adapters_train_beside_frozen_parts_and_resume(make_runner):
+    options = (
+        FEW,
+        "run.valid_splits=[]",
+        "model.freeze=[vision,fusion]",
+        "model.caption_decoder.freeze=true",
+        "model.caption_decoder.gradient_checkpointing=true",
+        "model.caption_decoder.lora={rank: 2}",
+    )
+    runner = make_runner(*options)
+    before = {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
+    runner.train()
+    state = runner.model.state_dict()
+    changed = {name for name, tensor in state.items() if not torch.equal(tensor, before[name])}
+    saved = load_file(runner.output_dir / "checkpoints/last/trainable.safetensors")
+    assert changed <= saved.keys() and sum("lora_" in name for name in changed) >= 6
+    assert not any(name.startswith(("vision.", "fusion.")) for name in saved)
+    other = make_runner(*options, "run.seed=7", output="other")
+    other.resume(runner.output_dir / "checkpoints" / "last")
+    assert same_weights(runner, other)
+
+
+def test_nothing_to_train(make_runner):
+    parts = "vision,fusion,qformer,tag_decoder,region_text_decoder,caption_decoder"
+    with pytest.raises(ConfigError, match=r"every part of the model is frozen \(model.freeze\)"):
+        make_runner(FEW, f"model.freeze=[{parts}]")

@@ -4,14 +4,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.generation.utils import GenerateOutput
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from dynrefer.config_schema import GenerationConfig
+from dynrefer.config_schema import GenerationConfig, LoraConfig
+from dynrefer.models import lora
+from dynrefer.models.freezing import Part, is_frozen
+from dynrefer.models.precision import check_finite
 from dynrefer.registry import nearest
+
+# The usual reason where captions are not finite.
+ADVICE = "run the language model in bf16 or fp32 (model.caption_decoder.precision)"
 
 
 @dataclass
@@ -44,7 +60,7 @@ class Captions:
     token_ids: Tensor
 
 
-class CaptionDecoder(nn.Module, ABC):
+class CaptionDecoder(Part, ABC):
     """A language model that reads a region's queries and control words and writes a caption.
 
     Args:
@@ -53,6 +69,8 @@ class CaptionDecoder(nn.Module, ABC):
         query_width: width D of the Q-Former's queries.
         max_text_length: longest caption and longest control sequence in tokens.
         freeze: whether the language model's own weights stay as they are.
+        adapters: LoRA settings; None for no adapters.
+        gradient_checkpointing: recompute the language model's layers in the backward pass.
     """
 
     def __init__(
@@ -62,23 +80,55 @@ class CaptionDecoder(nn.Module, ABC):
         query_width: int,
         max_text_length: int = 32,
         freeze: bool = True,
+        adapters: LoraConfig | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        width = language_model.get_input_embeddings().embedding_dim
+        language_model.requires_grad_(not freeze)
+        if adapters is not None:
+            language_model = lora.add_adapters(language_model, adapters)
+        if gradient_checkpointing:
+            _checkpoint_layers(language_model)
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.max_text_length = max_text_length
-        width = language_model.get_input_embeddings().embedding_dim
         self.projection = nn.Linear(query_width, width)
         self.control_memory = nn.Parameter(torch.zeros(width))
-        self.frozen = freeze
-        language_model.requires_grad_(not freeze)
 
     def train(self, mode: bool = True) -> "CaptionDecoder":
         """A frozen language model stays in evaluation mode."""
         super().train(mode)
-        if self.frozen:
+        if is_frozen(self.language_model):
             self.language_model.eval()
+            for module in self.language_model.modules():
+                # This flag alone switches checkpointing, which a frozen model needs as well:
+                # gradients pass through it. Dropout lies in submodules of its own.
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = mode and module.gradient_checkpointing
         return self
+
+    def save_adapters(self, directory: str | Path) -> None:
+        """Writes the LoRA adapters alone, as a new folder; see :func:`lora.save_adapters`.
+
+        Raises ValueError where there are no adapters.
+        """
+        lora.save_adapters(self._adapted(), Path(directory))
+
+    def merge_adapters(self) -> None:
+        """Adds the LoRA adapters to the language model's weights, which then is a plain one.
+
+        Raises ValueError where there are no adapters, or a merged weight is not finite.
+        """
+        self.language_model = lora.merge_adapters(self._adapted())
+        self.train(self.training)
+
+    def _adapted(self) -> peft.PeftModel:
+        if not isinstance(self.language_model, peft.PeftModel):
+            raise ValueError(
+                "the language model has no adapters; model.caption_decoder.lora gives it some"
+            )
+        return self.language_model
 
     @abstractmethod
     def loss(
@@ -99,6 +149,22 @@ class CaptionDecoder(nn.Module, ABC):
     def prefix(self, queries: Tensor) -> Tensor:
         """Queries [N, Q, D] as embeddings of the language model, in its precision."""
         return self.projection(queries).to(self.language_model.dtype)
+
+    def write(
+        self, regions: int, generation: Generation, **inputs: Tensor | None
+    ) -> GenerateOutput:
+        """What transformers' ``generate`` returns for N regions, with the scores of the beams.
+
+        Raises:
+            NonFiniteError: a logit is not finite, at any step.
+        """
+        return self.language_model.generate(
+            **inputs,
+            **generation.arguments(),
+            logits_processor=LogitsProcessorList([_FiniteLogits(regions)]),
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
 
     def tokenize(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, both int64 [N, T], on the model's device."""
@@ -124,15 +190,10 @@ class CaptionDecoder(nn.Module, ABC):
         """Captions with the scores of what ``generate`` returned.
 
         Raises:
-            FloatingPointError: a score is not finite.
+            NonFiniteError: a score is not finite.
         """
         scores = self._log_likelihood(output, generation).float().exp()
-        if not torch.isfinite(scores).all():
-            bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
-            raise FloatingPointError(
-                f"caption decoder: the score of region(s) {bad} of the batch is not finite; run "
-                "the language model in bf16 or fp32 (model.caption_decoder.precision)"
-            )
+        check_finite("caption scores", scores, ADVICE)
         return Captions(texts, scores.tolist(), token_ids)
 
     def _log_likelihood(self, output: Any, generation: Generation) -> Tensor:
@@ -144,6 +205,29 @@ class CaptionDecoder(nn.Module, ABC):
         )
         written = output.sequences[:, -steps.shape[1] :]
         return steps.masked_fill(after_end(written, self.tokenizer.eos_token_id), 0).sum(dim=1)
+
+
+class _FiniteLogits(LogitsProcessor):
+    """Ends a generation at the first logit of a region that is not finite.
+
+    Minus infinity is how other processors forbid a token.
+    """
+
+    def __init__(self, regions: int) -> None:
+        self.regions = regions
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        finite = ~(scores.isnan() | scores.isposinf()).any(dim=1)
+        check_finite("caption logits", finite.view(self.regions, -1), ADVICE)
+        return scores
+
+
+def _checkpoint_layers(language_model: PreTrainedModel) -> None:
+    # transformers 5 has renamed it along the way; the old name warns where the new one is there.
+    new = getattr(language_model, "activation_checkpointing_enable", None)
+    (new or language_model.gradient_checkpointing_enable)({"use_reentrant": False})
+    # That also makes the embeddings require gradients, which only reentrant checkpoints need.
+    language_model.disable_input_require_grads()
 
 
 def check_fields(fields: Iterable[str], config: PreTrainedConfig) -> None:

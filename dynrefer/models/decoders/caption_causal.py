@@ -1,6 +1,7 @@
 """Captions by a causal language model (Vicuna, or any of transformers')."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,36 +18,37 @@ def build_causal(config: Mapping[str, Any], pad_token: int, end_token: int) -> n
     Args:
         config: fields of its transformers configuration; ``model_type`` names the architecture
             ("llama", "qwen2", "mistral", ...).
-        pad_token, end_token: token ids; sequences begin with the end token, as in the release.
+        pad_token, end_token: token ids.
     """
     options = dict(config)
     model_type = options.pop("model_type", "llama")
     check_fields(options, AutoConfig.for_model(model_type))
-    model_config = AutoConfig.for_model(
-        model_type,
-        **options,
-        pad_token_id=pad_token,
-        bos_token_id=end_token,
-        eos_token_id=end_token,
-    )
-    return AutoModelForCausalLM.from_config(model_config)
+    tokens = {"pad_token_id": pad_token, "bos_token_id": end_token, "eos_token_id": end_token}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **options, **tokens))
 
 
 class CausalCaptionDecoder(CaptionDecoder):
-    """One sequence: projected queries, control words, caption, end token."""
+    """One sequence: projected queries, start token, control words, caption, end token.
+
+    The start token is the tokenizer's, or its end token where it has none; in the published model
+    the two are the same.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # The published files hold it for this variant too, but nothing reads it.
         self.control_memory.requires_grad_(False)
 
-    def tokenize(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
-        """Ids and mask; a sequence begins with the end token, as in the release.
+    @property
+    def start_token(self) -> int:
+        """The id with which the words of a sequence begin."""
+        start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return end if start is None else start
 
-        What the tokenizer itself would put in front (another token, or none) does not matter.
-        """
+    def tokenize(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
+        """Ids and mask; whether the tokenizer itself puts a start token in front is no matter."""
         ids = self.tokenizer(list(texts), add_special_tokens=False, **options).input_ids
-        rows = [[self.tokenizer.eos_token_id, *row] for row in ids]
+        rows = [[self.start_token, *row] for row in ids]
         tokens = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(
             self.projection.weight.device
         )
@@ -67,6 +69,7 @@ class CausalCaptionDecoder(CaptionDecoder):
             logits = self.language_model(
                 inputs_embeds=torch.cat([prefix, words], dim=1),
                 attention_mask=torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1),
+                use_cache=False,
             ).logits
         # The logits at position t predict token t + 1; the last query predicts the first word.
         return token_loss(logits[:, prefix.shape[1] - 1 : -1], targets)
@@ -107,19 +110,17 @@ class CausalCaptionDecoder(CaptionDecoder):
         repetition penalty, as in the release.
         """
         self.tokenizer.padding_side = "left"
-        arguments = generation.arguments()
-        arguments["max_new_tokens"] -= 1
+        rest = replace(generation, max_new_tokens=generation.max_new_tokens - 1)
         with self.autocast(queries):
             prefix = self.prefix(queries)
             ids, mask = self.tokenize(control_words)
             words = self.language_model.get_input_embeddings()(ids)
-            output = self.language_model.generate(
-                input_ids=ids.new_full((len(ids), 1), self.tokenizer.eos_token_id),
+            output = self.write(
+                len(queries),
+                rest,
+                input_ids=ids.new_full((len(ids), 1), self.start_token),
                 inputs_embeds=torch.cat([prefix, words], dim=1),
                 attention_mask=torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1),
-                output_scores=True,
-                return_dict_in_generate=True,
-                **arguments,
             )
         token_ids = output.sequences
         if 0 in self.tokenizer.added_tokens_decoder:

@@ -79,6 +79,7 @@ class T5CaptionDecoder(CaptionDecoder):
                 attention_mask=mask,
                 decoder_attention_mask=caption_mask,
                 labels=targets,
+                use_cache=False,
             ).logits
         return token_loss(logits, targets)
 
@@ -88,13 +89,7 @@ class T5CaptionDecoder(CaptionDecoder):
         """One caption a region; see :class:`CaptionDecoder`."""
         with self.autocast(queries):
             inputs, mask = self.encoder_input(queries, control_words)
-            output = self.language_model.generate(
-                inputs_embeds=inputs,
-                attention_mask=mask,
-                output_scores=True,
-                return_dict_in_generate=True,
-                **generation.arguments(),
-            )
+            output = self.write(len(queries), generation, inputs_embeds=inputs, attention_mask=mask)
         texts = self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
         # transformers fills finished beams with the end token where the padding token's id is 0.
         behind = after_end(output.sequences, self.tokenizer.eos_token_id)

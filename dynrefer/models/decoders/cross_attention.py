@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dynrefer.models.freezing import Part
+
 
 class CrossAttentionLayer(nn.Module):
     """Post-norm cross-attention and MLP; there is no self-attention between the texts."""
@@ -45,7 +47,7 @@ class CrossAttentionLayer(nn.Module):
         return functional.dropout(x, self.dropout, self.training)
 
 
-class TextQueryDecoder(nn.Module):
+class TextQueryDecoder(Part):
     """Scores texts against regions: the body of the tag and of the region-text decoder.
 
     Args:

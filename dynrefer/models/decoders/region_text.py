@@ -9,6 +9,7 @@ from torch.nn import functional
 from dynrefer.distributed import gather_constant
 from dynrefer.models.decoders.cross_attention import TextQueryDecoder
 from dynrefer.models.losses import sigmoid_pair_loss
+from dynrefer.models.precision import in_float32
 
 
 class RegionTextDecoder(TextQueryDecoder):
@@ -24,11 +25,13 @@ class RegionTextDecoder(TextQueryDecoder):
         hidden = functional.normalize(self.decode(texts, memory), dim=-1)
         return self.classifier(hidden).squeeze(-1)
 
+    @in_float32
     def forward(self, queries: Tensor, text_embeddings: Tensor) -> Tensor:
         """Queries [N, Q, D] and texts [T, text_width] -> similarities [N, T], no temperature."""
         memory = self.vision_projection(queries)
         return self.similarity(self.text_projection(text_embeddings), memory)
 
+    @in_float32
     def loss(self, queries: Tensor, text_embeddings: Tensor) -> Tensor:
         """Sigmoid loss over the (region, caption) pairs of the global batch, both directions.
 

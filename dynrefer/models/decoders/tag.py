@@ -4,11 +4,13 @@ from torch import Tensor
 
 from dynrefer.models.decoders.cross_attention import TextQueryDecoder
 from dynrefer.models.losses import asymmetric_loss
+from dynrefer.models.precision import in_float32
 
 
 class TagDecoder(TextQueryDecoder):
     """Multi-label tagging with the tags' text embeddings as queries (paper section 3.3)."""
 
+    @in_float32
     def forward(self, queries: Tensor, tag_embeddings: Tensor) -> Tensor:
         """Queries [N, Q, D] and tag embeddings [K, text_width] -> logits [N, K]."""
         memory = self.vision_projection(queries)

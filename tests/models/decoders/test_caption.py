@@ -7,6 +7,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from torch.nn import functional
 
+from dynrefer.config_schema import LoraConfig
 from dynrefer.datasets.shapes_language import write_vocabularies
 from dynrefer.models.decoders.caption import Generation, after_end
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
@@ -26,7 +27,7 @@ CONTROLS = ["red,dog|", "|", "ball|", "green,red,grass,tree|"]
 CAPTIONS = ["a red dog", "the black ball near the tree and the road", "a cat", "a"]
 
 
-def build(kind, folder, freeze=True):
+def build(kind, folder, freeze=True, **options):
     if kind == "t5":
         write_vocabularies(folder)
         tokenizer = load_tokenizer(str(folder / "tokenizer"), "test")
@@ -38,7 +39,7 @@ def build(kind, folder, freeze=True):
     language_model = build_model(
         {**sizes, "vocab_size": len(tokenizer)}, tokenizer.pad_token_id, tokenizer.eos_token_id
     )
-    decoder = decoder_class(language_model, tokenizer, 16, freeze=freeze)
+    decoder = decoder_class(language_model, tokenizer, 16, freeze=freeze, **options)
     for parameter in decoder.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=1.5 / parameter.shape[1] ** 0.5)
@@ -116,6 +117,54 @@ def test_trained_language_model_has_dropout_and_gradients(kind, tmp_path, querie
     assert ("control_memory" in trained) is (kind == "t5")
 
 
+@pytest.mark.parametrize("kind", ["t5", "causal"])
+@pytest.mark.parametrize(
+    ("freeze", "adapters"), [(True, None), (False, None), (True, LoraConfig(rank=2, dropout=0.5))]
+)
+def test_checkpointing_gives_the_same_gradients(kind, freeze, adapters, tmp_path, queries):
+    runs = []
+    for checkpointing in (False, True):
+        folder = tmp_path / str(checkpointing)
+        folder.mkdir()
+        decoder = build(
+            kind, folder, freeze, adapters=adapters, gradient_checkpointing=checkpointing
+        ).train()
+        calls = count_calls(decoder.language_model)
+        inputs = queries.clone().requires_grad_()
+        torch.manual_seed(3)  # of dropout
+        loss, _ = decoder.loss(inputs, CONTROLS, CAPTIONS)
+        in_forward = sum(calls)
+        loss.backward()
+        gradients = {name: p.grad for name, p in decoder.named_parameters() if p.requires_grad}
+        runs.append((loss, inputs.grad, gradients))
+        assert sum(calls) == in_forward * (2 if checkpointing else 1)
+    (loss, grad, gradients), (other_loss, other_grad, others) = runs
+    assert torch.equal(loss, other_loss) and torch.equal(grad, other_grad)
+    assert gradients.keys() == others.keys()
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+
+
+def count_calls(language_model):
+    """Counts how often the attention of a layer runs."""
+    calls = []
+    attention = [m for n, m in language_model.named_modules() if n.endswith(("_attn", "Attention"))]
+    assert attention
+    for module in attention:
+        module.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_checkpointing_leaves_generation_as_it_is(tmp_path, queries):
+    texts = []
+    for checkpointing in (False, True):
+        folder = tmp_path / str(checkpointing)
+        folder.mkdir()
+        decoder = build("t5", folder, gradient_checkpointing=checkpointing)
+        texts.append(decoder.generate(queries, CONTROLS, generation(2)).texts)
+        assert not decoder.train().eval().language_model.training
+    assert texts[0] == texts[1]
+
+
 def generation(beams, **options):
     return Generation(num_beams=beams, max_new_tokens=8, **options)
 
@@ -162,6 +211,25 @@ def test_a_score_is_the_likelihood_of_the_caption(decoder, beams):
     assert checked >= 4
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_logits_that_are_not_finite_end_the_generation_where_they_arise(
+    decoder, queries, beams, value
+):
+    steps = []
+
+    def poison(head, inputs, logits):
+        steps.append(len(steps))
+        if len(steps) == 3:
+            logits[2 * beams, 0, 5] = value
+
+    decoder.language_model.lm_head.register_forward_hook(poison)
+    message = r"^caption logits of region\(s\) \[2\] are not finite; .* bf16 or fp32"
+    with pytest.raises(FloatingPointError, match=message):
+        decoder.generate(queries, CONTROLS, generation(beams))
+    assert len(steps) == 3
+
+
 @pytest.mark.parametrize("beams", [1, 2])
 def test_scores_that_are_not_finite(decoder, queries, beams):
     queries[2, 0, 0] = float("nan")
@@ -188,6 +256,20 @@ def test_the_language_model_leaves_fp16(decoder, queries):
     assert not torch.is_autocast_enabled("cpu")
     with decoder.autocast(queries):
         assert not torch.is_autocast_enabled("cpu")
+
+
+def test_causal_sequences_begin_with_the_start_token_where_there_is_one(tmp_path, queries):
+    decoder = build("causal", tmp_path)
+    tokenizer = decoder.tokenizer
+    tokenizer.bos_token = "<s>"
+    start, end = tokenizer.convert_tokens_to_ids(["<s>", "</s>"])
+    assert start != end and tokenizer.eos_token_id == end
+    ids, _ = decoder.tokenize(["a red dog"])
+    assert ids[0, 0] == start and end not in ids
+    captions = decoder.generate(queries, CONTROLS, generation(2))
+    assert (captions.token_ids[:, 0] == start).all()
+    tokenizer.bos_token = None
+    assert decoder.start_token == end
 
 
 def test_causal_sequences_begin_with_the_end_token_whatever_the_tokenizer_adds(tmp_path, queries):

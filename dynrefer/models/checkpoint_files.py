@@ -1,0 +1,236 @@
+"""Reading checkpoint files: tensors by name, each read when it is asked for.
+
+Whatever the format, memory holds one tensor at a time besides what the reader keeps; nothing that
+a file holds is ever executed.
+"""
+
+import json
+import re
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+# Parts of a checkpoint folder of our own.
+TRAINABLE, FROZEN = "trainable", "frozen"
+
+# What a folder in another format holds, in the order in which they are preferred.
+_STEMS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+
+# Keys under which training programs store the state dict.
+_STATE_KEYS = ("model", "state_dict", "module")
+
+# Bytes read from a mapped file before it is mapped anew: pages of a mapping count as memory.
+_WINDOW = 2**28
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """Tensors of one or several files by name.
+
+    ``checkpoint[name]`` reads that tensor into memory of its own; ``shape(name)`` reads nothing.
+    """
+
+    def __init__(self, path: Path, files: Mapping[str, "_File"]) -> None:
+        self.path = path
+        self._files = files
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._files[name].read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def shape(self, name: str) -> torch.Size:
+        """The shape of a tensor; raises KeyError for a name that is not there."""
+        return self._files[name].shapes[name]
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Opens a checkpoint without reading its tensors.
+
+    Args:
+        path: a ``.pth``, ``.pt`` or ``.bin`` file of torch (tensors under "model", "state_dict" or
+            "module", or the whole), a ``.safetensors`` file, an index file
+            (``*.index.json``), or a folder that holds one of these under its usual name, or our
+            own ``trainable`` and ``frozen`` files.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or a shard is missing.
+        ValueError: a file is broken, holds objects that could run code, or is not what the index
+            says.
+    """
+    if path.is_dir():
+        return Checkpoint(path, _folder(path))
+    if path.name.endswith(".index.json"):
+        return Checkpoint(path, _shards(path))
+    return Checkpoint(path, _named(_open_file(path)))
+
+
+def read_checkpoint(path: Path) -> dict[str, object]:
+    """Reads a PyTorch checkpoint without running code that it might hold.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is broken, or holds objects other than tensors and plain containers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        # Files of torch before 1.6 are no zip archives and cannot be mapped.
+        mmap = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged stream can make the unpickler raise anything
+        raise ValueError(
+            f"{path} is not a readable PyTorch checkpoint: it is broken, or holds objects other "
+            "than tensors and plain containers, which could run code"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; a dictionary is expected")
+    return content
+
+
+class _File(ABC):
+    """One file of tensors; ``shapes`` by name."""
+
+    path: Path
+    shapes: dict[str, torch.Size]
+
+    @abstractmethod
+    def read(self, name: str) -> Tensor:
+        """The tensor, in memory that nothing else refers to."""
+
+
+class _SafetensorsFile(_File):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Read, not mapped: what has been copied from a mapping stays in memory beside the copy.
+            self._file = safe_open(path, framework="pt", backend="pread")
+            self.shapes = {
+                name: torch.Size(self._file.get_slice(name).get_shape())
+                for name in self._file.keys()  # noqa: SIM118 (it is no dictionary)
+            }
+        except SafetensorError as error:
+            raise ValueError(f"{path} is broken: {error}") from error
+
+    def read(self, name: str) -> Tensor:
+        try:
+            return self._file.get_tensor(name)
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is broken at '{name}': {error}") from error
+
+
+class _TorchFile(_File):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mapped = zipfile.is_zipfile(path)
+        self._open()
+        self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def _open(self) -> None:
+        self._tensors = _tensors_of(read_checkpoint(self.path), self.path)
+        self._bytes_read = 0
+
+    def read(self, name: str) -> Tensor:
+        if not self._mapped:
+            return self._tensors[name]
+        if self._bytes_read > _WINDOW:
+            self._open()
+        tensor = self._tensors[name]
+        self._bytes_read += tensor.nbytes
+        return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _open_file(path: Path) -> _File:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    return (_SafetensorsFile if path.suffix == ".safetensors" else _TorchFile)(path)
+
+
+def _tensors_of(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint: under one of the usual keys, or the whole."""
+    key = next((key for key in _STATE_KEYS if key in content), None)
+    state = content if key is None else content[key]
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        raise ValueError(f"{path}: '{key}' holds a {kind}; tensors by name are expected")
+    other = next((name for name, value in state.items() if not torch.is_tensor(value)), None)
+    if other is not None:
+        raise ValueError(f"{path}: '{other}' is no tensor; tensors by name are expected")
+    return dict(state)
+
+
+def _named(*files: _File) -> dict[str, _File]:
+    return {name: file for file in files for name in file.shapes}
+
+
+def _folder(path: Path) -> dict[str, _File]:
+    for stem in _STEMS:
+        if (path / f"{stem}.index.json").is_file():
+            return _shards(path / f"{stem}.index.json")
+        if (path / stem).is_file():
+            return _named(_open_file(path / stem))
+    parts = {stem: _own_part(path, stem) for stem in (TRAINABLE, FROZEN)}
+    if not parts[TRAINABLE]:
+        raise FileNotFoundError(
+            f"no checkpoint at {path} ({TRAINABLE}.safetensors is missing, and so are "
+            f"{', '.join(_STEMS)} and their index files)"
+        )
+    return parts[TRAINABLE] | parts[FROZEN]
+
+
+def _own_part(path: Path, stem: str) -> dict[str, _File]:
+    """One file, or shards with an index, or shards whose names tell how many there are."""
+    index = path / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        return _shards(index)
+    if (path / f"{stem}.safetensors").is_file():
+        return _named(_open_file(path / f"{stem}.safetensors"))
+    found = sorted(path.glob(f"{stem}-*.safetensors"))
+    if not found:
+        return {}
+    total = re.fullmatch(rf"{stem}-\d+-of-(\d+)\.safetensors", found[0].name)
+    if total is None:
+        raise ValueError(f"{found[0]}: a name like '{stem}-00001-of-00002.safetensors' is expected")
+    width, count = len(total[1]), int(total[1])
+    names = [f"{stem}-{i:0{width}}-of-{total[1]}.safetensors" for i in range(1, count + 1)]
+    return _named(*(_shard(path / name, "the names of the others") for name in names))
+
+
+def _shards(index: Path) -> dict[str, _File]:
+    """The files of an index, by tensor name."""
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = {name: str(places[name]) for name in places}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{index} is no index of shards: a 'weight_map' is expected") from error
+    outside = next((name for name in shards.values() if Path(name).name != name), None)
+    if outside is not None:
+        raise ValueError(f"{index}: '{outside}' is no file beside the index")
+    files = {name: _shard(index.parent / name, str(index)) for name in sorted({*shards.values()})}
+    for name, shard in shards.items():
+        if name not in files[shard].shapes:
+            raise ValueError(f"{index}: '{name}' is said to be in {shard}, which lacks it")
+    return {name: files[shard] for name, shard in shards.items()}
+
+
+def _shard(path: Path, named_by: str) -> _File:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {named_by} names it as a shard")
+    return _open_file(path)

@@ -1,0 +1,209 @@
+"""Caption decoders from configurations: tokenizer and language model, loaded or built untrained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from dynrefer.assets import fetch_hint, local_path
+from dynrefer.config import ConfigError
+from dynrefer.config_schema import LoraConfig
+from dynrefer.models.checkpoint_places import without_memory
+from dynrefer.models.checkpoints import Source, open_source
+from dynrefer.models.decoders.caption import CaptionDecoder
+from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
+from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, untie_output
+from dynrefer.models.freezing import frozen_parts
+from dynrefer.models.precision import precision
+from dynrefer.models.tokenizers import load_tokenizer
+
+KEY = "model.caption_decoder"
+# Where the language model lies in the whole model.
+PREFIX = "caption_decoder.language_model."
+
+
+@dataclass(frozen=True)
+class Family:
+    """How language models of one kind become caption decoders.
+
+    Args:
+        decoder: the class of the decoder.
+        configured: untrained, as the configuration in a folder describes it.
+        build: untrained, from the fields of its configuration, with the ids of padding and end.
+        starts_with_end: sequences begin with the end token, whatever start token there is.
+    """
+
+    decoder: type[CaptionDecoder]
+    configured: Callable[[Path], PreTrainedModel]
+    build: Callable[[dict[str, Any], int, int], nn.Module]
+    starts_with_end: bool = False
+
+
+def build_caption_decoder(
+    config: DictConfig, query_width: int, family: Family, sources: Sequence[Source] = ()
+) -> CaptionDecoder:
+    """The decoder that ``config.caption_decoder`` describes (``config`` is the model's).
+
+    Args:
+        query_width: width D of the Q-Former's queries.
+        sources: what ``pretrained`` names; a language model that they hold takes no memory yet.
+
+    Raises:
+        ConfigError: keys that do not fit each other, or a value that is not valid.
+        FileNotFoundError: there is no such language model or tokenizer on this machine.
+    """
+    options = config.caption_decoder
+    if (options.language_model is None) == (options.config is None):
+        raise ConfigError(f"{KEY}: set either language_model (a name or directory) or config")
+    if options.lora is not None and not options.freeze:
+        raise ConfigError(
+            f"{KEY}.freeze: False; LoRA trains adapters beside frozen weights, valid is True, or "
+            f"{KEY}.lora=null"
+        )
+    tokenizer = _tokenizer(options, family)
+    # Weights that training changes are held in float32, whatever is computed in.
+    is_fixed = options.freeze or "language_model" in frozen_parts(config)
+    dtype = precision(options.precision, f"{KEY}.precision") if is_fixed else torch.float32
+    if options.precision == "fp16":
+        raise ConfigError(f"{KEY}.precision: 'fp16' overflows there; valid: fp32, bf16")
+    if options.config is None:
+        language_model = _load(options.language_model, tokenizer, dtype, family, sources)
+    else:
+        with without_memory(any(source.holds(PREFIX) for source in sources)):
+            language_model = _build(options.config, tokenizer, family)
+        for parameter in language_model.parameters():  # buffers of positions stay in float32
+            parameter.data = parameter.data.to(dtype)
+    # Nothing but `model.generation` and the tokenizer says how captions are generated.
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    start = pad if language_model.config.is_encoder_decoder else None
+    language_model.generation_config = GenerationConfig(
+        pad_token_id=pad, eos_token_id=end, decoder_start_token_id=start
+    )
+    return family.decoder(
+        language_model,
+        tokenizer,
+        query_width,
+        options.max_text_length,
+        is_fixed,
+        None if options.lora is None else LoraConfig(**OmegaConf.to_container(options.lora)),
+        options.gradient_checkpointing,
+    )
+
+
+def _tokenizer(options: DictConfig, family: Family) -> PreTrainedTokenizerBase:
+    name = options.tokenizer or options.language_model
+    if name is None:
+        raise ConfigError(f"{KEY}.tokenizer is not set; a model built from config needs one")
+    tokenizer = load_tokenizer(name, f"{KEY}.tokenizer")
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    if family.starts_with_end:
+        tokenizer.bos_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+    family: Family,
+    sources: Sequence[Source],
+) -> PreTrainedModel:
+    """A language model of transformers; only its configuration where ``sources`` hold it whole."""
+    try:
+        folder = _folder(name)
+        with without_memory(dtype=dtype):
+            language_model = family.configured(folder)
+        is_later = any(source.fills(PREFIX) for source in sources)
+        source = None if is_later else open_source(folder)
+    except OSError as error:
+        raise _not_found(name, error) from error
+    except ValueError as error:
+        kind = family.decoder.__name__
+        raise ConfigError(
+            f"{KEY}.language_model: '{name}' is no model for {kind}: {error}"
+        ) from error
+    if source is not None:
+        source.load(language_model, PREFIX)
+        if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
+            language_model.resize_token_embeddings(len(tokenizer))
+    return language_model
+
+
+def language_model_config(name: str) -> PreTrainedConfig:
+    """The configuration of a language model in Hugging Face format; of a BLIP-2 its text part.
+
+    Raises:
+        FileNotFoundError: there is no such language model on this machine.
+    """
+    try:
+        config = AutoConfig.from_pretrained(_folder(name), local_files_only=True)
+    except OSError as error:
+        raise _not_found(name, error) from error
+    return getattr(config, "text_config", config)
+
+
+def _not_found(name: str, error: OSError) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{KEY}.language_model: no language model at '{name}' (neither a directory nor in the "
+        f"Hugging Face cache){fetch_hint(name)}: {error}"
+    )
+
+
+def _folder(name: str) -> Path:
+    """The folder of a language model: itself, or where it lies in the Hugging Face cache."""
+    folder = Path(local_path(name))
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, local_files_only=True))
+        except HFValidationError as error:
+            raise FileNotFoundError(str(error)) from error
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"config.json is missing in {folder}")
+    return folder
+
+
+def _build(config: DictConfig, tokenizer: PreTrainedTokenizerBase, family: Family) -> nn.Module:
+    fields = OmegaConf.to_container(config)
+    fields["vocab_size"] = max(fields.get("vocab_size", 0), len(tokenizer))
+    try:
+        return family.build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ConfigError(f"{KEY}.config: {error}") from error
+
+
+def _configured_t5(folder: Path) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = getattr(config, "text_config", config)  # BLIP-2 of transformers holds a T5
+    if not isinstance(config, T5Config):
+        raise ValueError(f"its configuration is a {type(config).__name__}")
+    config.dense_act_fn = "gelu"
+    model = T5ForConditionalGeneration(config)
+    untie_output(model)
+    return model
+
+
+def _configured_causal(folder: Path) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return AutoModelForCausalLM.from_config(config)
+
+
+T5 = Family(T5CaptionDecoder, _configured_t5, build_t5)
+VICUNA = Family(CausalCaptionDecoder, _configured_causal, build_causal, starts_with_end=True)
+CAUSAL = Family(CausalCaptionDecoder, _configured_causal, build_causal)

@@ -1,0 +1,286 @@
+"""A model as one folder, ours: ``model.save_pretrained(folder)``, ``DynRefer.from_pretrained``.
+
+    config.yaml                     ``format_version``, ``weights`` (files) and the model section
+    trainable.safetensors           parameters that training changes
+    frozen.safetensors              the other tensors
+    tags.txt, attributes.json, classes.json
+    tokenizer/                      of the language model
+    text_tokenizer/                 of the text encoder, where it has one
+    text_encoder.safetensors        of one that is loaded from a file of its own
+    text_embeddings/                of the vocabularies, where the model keeps them in a cache
+
+Large parts are split into shards ("trainable-00001-of-00003.safetensors") beside an index
+("trainable.safetensors.index.json"). "./name" in config.yaml is a file of the folder, and "." under
+``model.pretrained`` the folder itself, so that config.yaml is a configuration like any other. The
+checkpoints of a run (``dynrefer.runners.checkpointing``) are such folders too: their config.yaml is
+the run's, and files that it names are not copied.
+"""
+
+import copy
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from dynrefer.config import FORMAT_VERSION, load_config
+from dynrefer.models.checkpoint_files import FROZEN, TRAINABLE
+from dynrefer.models.checkpoint_translation import plain
+from dynrefer.models.checkpoints import split_trainable
+from dynrefer.models.folders import MAX_SHARD_BYTES, new_folder, write_json, write_tensors
+from dynrefer.models.text_embeddings import CachedTextEncoder, EmbeddingCache
+from dynrefer.models.text_encoder import TextEncoder
+from dynrefer.models.tokenizers import load_tokenizer
+from dynrefer.registry import registry
+from dynrefer.vocabulary import Vocabularies
+
+if TYPE_CHECKING:
+    from dynrefer.models.dynrefer import DynRefer
+
+CONFIG = "config.yaml"
+
+# Names begin with a part, and the configuration key of the part's own file.
+_TEXT_ENCODER, _LANGUAGE_MODEL = "text_encoder.", "caption_decoder.language_model."
+_SOURCES = {
+    "vision.": "vision.checkpoint",
+    _TEXT_ENCODER: "text_encoder.options.checkpoint",
+    _LANGUAGE_MODEL: "caption_decoder.language_model",
+}
+
+# Fields of a language model's configuration that follow from the tokenizer or from the decoder.
+_DERIVED_FIELDS = {
+    "architectures",
+    "bos_token_id",
+    "decoder_start_token_id",
+    "dtype",
+    "eos_token_id",
+    "is_encoder_decoder",
+    "pad_token_id",
+    "transformers_version",
+}
+_DERIVED_FIELDS_OF_T5 = {
+    "dense_act_fn",
+    "is_gated_act",
+    "model_type",
+    "scale_decoder_outputs",
+    "tie_word_embeddings",
+}
+
+
+def save_pretrained(
+    model: "DynRefer",
+    directory: str | Path,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    frozen: bool = True,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Writes a model's folder: whole, or not at all.
+
+    Args:
+        model: built from a configuration.
+        directory: a new or empty folder.
+        max_shard_bytes: of tensors in one file.
+        frozen: False leaves frozen weights to the files that the configuration names for them.
+        tensors: by own name, instead of the model's, whose parameters may then be on meta.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the folder holds something.
+        OSError: it cannot be written.
+        ValueError: the model has no configuration, or ``tensors`` lack one that trains.
+    """
+    if model.config is None:
+        raise ValueError("a model composed by hand has no configuration; build_model gives it one")
+    trainable, others = split_trainable(model)
+    if model.config.text_encoder.options.get("checkpoint"):  # the tower has a file of its own
+        others = {name: others[name] for name in others if not name.startswith(_TEXT_ENCODER)}
+    with_tower = frozen and tensors is None
+    if tensors is None:
+        kept = others
+        if not frozen:
+            kept = without_source(others, model.config, model.pretrained_names)
+        tensors = trainable | kept
+        if _is_merged(model):  # no file holds the sum
+            tensors |= {name: others[name] for name in others if name.startswith(_LANGUAGE_MODEL)}
+    missing = sorted(set(trainable) - set(tensors))
+    if missing:
+        raise ValueError(
+            f"{len(missing)} tensors that training changes are missing: {', '.join(missing[:5])}"
+        )
+    left_out = set(others) - set(tensors)
+    with new_folder(Path(directory)) as folder:
+        for stem, part in ((TRAINABLE, trainable), (FROZEN, others)):
+            named = ((name, tensors[name]) for name in part if name not in left_out)
+            write_tensors(folder, stem, named, max_shard_bytes)
+        own = _folder_config(model, left_out, folder)
+        _save_text_encoder(model.text_encoder, own, folder, with_tower)
+        weights = sorted(path.name for path in folder.glob("*.safetensors*"))
+        content = {"format_version": FORMAT_VERSION, "weights": weights, "model": own}
+        OmegaConf.save(OmegaConf.create(content), folder / CONFIG)
+    return Path(directory)
+
+
+def from_pretrained(
+    directory: str | Path, overrides: Sequence[str] = (), device: str = "cpu"
+) -> "DynRefer":
+    """The model of a folder, in evaluation mode.
+
+    Args:
+        directory: written by ``save_pretrained``, or a checkpoint of a run.
+        overrides: of its configuration, "model.tag_threshold=0.8".
+        device: where the model shall be.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or a file of it is missing.
+        ValueError: a file is broken, of a newer version or of another architecture.
+    """
+    config = folder_config(directory, overrides).model
+    return registry.get("model", config.arch)(config).to(device).eval()
+
+
+def folder_config(directory: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration of a folder with a model; ``model.pretrained`` ends in that folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no configuration.
+        ConfigError: the configuration is broken, or of a newer version.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no checkpoint at {directory} (there is no such folder)")
+    if not (directory / CONFIG).is_file():
+        raise FileNotFoundError(f"no checkpoint at {directory} ({CONFIG} is missing)")
+    config = load_config(directory / CONFIG, overrides)
+    config.run.load_ckpt_path = None  # what a run started from
+    sources = pretrained_sources(config.model)
+    if str(directory) not in sources:
+        config.model.pretrained = [*sources, str(directory)]
+    return config
+
+
+def pretrained_sources(config: DictConfig) -> list[str]:
+    """The files and folders of ``model.pretrained``, in the order in which they are loaded."""
+    value = config.pretrained
+    return list(value) if isinstance(value, ListConfig) else [value] if value else []
+
+
+def without_source(
+    frozen: dict[str, Tensor], config: DictConfig, pretrained_names: Collection[str]
+) -> dict[str, Tensor]:
+    """The frozen weights that no file of the configuration holds.
+
+    Args:
+        config: the model's.
+        pretrained_names: what its ``pretrained`` has filled (``DynRefer.pretrained_names``).
+    """
+    parts = tuple(part for part, key in _SOURCES.items() if OmegaConf.select(config, key))
+    return {
+        name: tensor
+        for name, tensor in frozen.items()
+        if not name.startswith(parts) and plain(name) not in pretrained_names
+    }
+
+
+def _folder_config(model: "DynRefer", left_out: set[str], folder: Path) -> DictConfig:
+    """The configuration of the model's folder, which gets the other files that it names.
+
+    Args:
+        left_out: names of tensors that the folder lacks; their sources stay in the configuration.
+    """
+    own = model.config.copy()
+    own.vocabulary.update(_save_vocabularies(model.vocabularies, folder))
+    own.generation, own.tag_threshold = asdict(model.generation), model.tag_threshold
+    own.from_scratch = False
+    own.caption_decoder.tokenizer = "./tokenizer"
+    _save_tokenizer(model.caption_decoder.tokenizer, folder / "tokenizer")
+    for part in ("vision.", _LANGUAGE_MODEL):
+        if source := OmegaConf.select(own, _SOURCES[part]):
+            is_needed = any(name.startswith(part) for name in left_out)
+            OmegaConf.update(own, _SOURCES[part], _outside(source) if is_needed else None)
+    if own.caption_decoder.language_model is None:
+        own.caption_decoder.config = plain_fields(model.caption_decoder.language_model.config)
+    if _is_merged(model):
+        own.caption_decoder.lora = None
+    sources = map(_outside, pretrained_sources(own)) if left_out else ()
+    own.pretrained = [*sources, "."]
+    return own
+
+
+def _save_text_encoder(
+    encoder: TextEncoder, own: DictConfig, folder: Path, with_tower: bool
+) -> None:
+    """Writes the text encoder's files and names them in the folder's configuration."""
+    options = own.text_encoder.options
+    if options.get("tokenizer"):
+        words = load_tokenizer(options.tokenizer, "model.text_encoder.options.tokenizer")
+        _save_tokenizer(words, folder / "text_tokenizer")
+        options.tokenizer = "./text_tokenizer"
+    source = options.get("checkpoint")
+    if source and with_tower:
+        tower = encoder.tower() if isinstance(encoder, CachedTextEncoder) else encoder
+        named = ((_TEXT_ENCODER + name, t) for name, t in sorted(tower.state_dict().items()))
+        write_tensors(folder, "text_encoder", named, sys.maxsize)
+        options.checkpoint = str(folder / "text_encoder.safetensors")
+    if isinstance(encoder, CachedTextEncoder):
+        cache = EmbeddingCache(
+            folder / "text_embeddings", own.text_encoder.name, OmegaConf.to_container(options)
+        )
+        encoder.keep(cache)
+        own.vocabulary.cache = "./text_embeddings"
+    elif own.vocabulary.cache:
+        own.vocabulary.cache = None if with_tower else _outside(own.vocabulary.cache)
+    if source:
+        options.checkpoint = "./text_encoder.safetensors" if with_tower else _outside(source)
+
+
+def _is_merged(model: "DynRefer") -> bool:
+    """Whether the language model had adapters, which have become part of its weights."""
+    language_model = model.caption_decoder.language_model
+    has_adapters = isinstance(language_model, PeftModel)
+    return model.config.caption_decoder.lora is not None and not has_adapters
+
+
+def _outside(path: str) -> str:
+    """A file outside the folder as its config.yaml names it, where "./" means the folder."""
+    return str(Path(path).absolute()) if path.startswith(".") else path
+
+
+def plain_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """A language model's configuration as ``model.caption_decoder.config`` takes it."""
+    is_t5 = config.is_encoder_decoder
+    derived = _DERIVED_FIELDS | (_DERIVED_FIELDS_OF_T5 if is_t5 else set())
+    # Old files hold fields that transformers no longer knows.
+    known = type(config)().to_dict().keys() - derived
+    return {name: value for name, value in config.to_diff_dict().items() if name in known}
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Saves a tokenizer without the padding and truncation of its last use, or its origin."""
+    tokenizer = copy.deepcopy(tokenizer)
+    for key in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(key, None)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.save_pretrained(folder)
+
+
+def _save_vocabularies(vocabularies: Vocabularies, folder: Path) -> dict[str, str]:
+    """Writes the vocabularies; returns the values of ``model.vocabulary``."""
+    tags = "".join(f"{name}\n" for name in vocabularies.tags.names)
+    (folder / "tags.txt").write_text(tags, encoding="utf-8")
+    attributes = [asdict(entry) for entry in vocabularies.attributes.entries]
+    write_json(folder / "attributes.json", attributes)
+    write_json(folder / "classes.json", list(vocabularies.classes.names))
+    return {
+        "tags": "./tags.txt",
+        "attributes": "./attributes.json",
+        "classes": "./classes.json",
+    }
