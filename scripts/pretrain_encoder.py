@@ -27,8 +27,12 @@ from dynrefer import distributed
 from dynrefer.config import load_config
 from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.batch import RegionBatch
-from dynrefer.datasets.builders import DatasetRequest, build_dataset, build_view_selector
-from dynrefer.datasets.region_dataset import RegionDatasets
+from dynrefer.datasets.builders import (
+    DatasetRequest,
+    RegionDatasets,
+    build_dataset,
+    build_view_selector,
+)
 from dynrefer.distributed import TrainingBatchSampler, is_main, world_size
 from dynrefer.models.builders import build_model
 from dynrefer.models.checkpoints import TRAINABLE, split_trainable

@@ -273,7 +273,7 @@ def test_texture_is_read_close_up_and_fades_from_afar(texture, extent):
 
     close, far = contrast(texture, close=True), contrast(texture, close=False)
     assert close > 12
-    assert far < close / 2
+    assert far < close * (0.7 if extent > 90 else 0.3)  # of the largest a trace is left
     assert contrast("plain", close=True) < 1
 
 
