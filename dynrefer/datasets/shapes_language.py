@@ -29,15 +29,15 @@ TEXTURES = {"plain": 0.34, "striped": 0.29, "dotted": 0.24, "checkered": 0.13}
 SIZES = {"small": 0.36, "medium": 0.38, "large": 0.26}
 # relation -> its two phrases and its share of the figures (measured: it follows from the layout)
 RELATIONS = {
-    "left": ("left of", "to the left of", 0.15),
-    "right": ("right of", "to the right of", 0.15),
-    "above": ("above", "higher than", 0.15),
-    "below": ("below", "lower than", 0.15),
-    "inside": ("inside", "within", 0.05),
-    "around": ("around", "surrounding", 0.05),
+    "left": ("left of", "to the left of", 0.12),
+    "right": ("right of", "to the right of", 0.12),
+    "above": ("above", "higher than", 0.12),
+    "below": ("below", "lower than", 0.12),
+    "inside": ("inside", "within", 0.075),
+    "around": ("around", "surrounding", 0.075),
     "front": ("in front of", "partly covering", 0.08),
     "behind": ("behind", "partly hidden by", 0.08),
-    "near": ("near", "close to", 0.08),
+    "near": ("near", "close to", 0.055),
 }
 SYNONYMS = {
     "small": "little",
@@ -77,7 +77,7 @@ SHORT_TEMPLATES = (
 # templates of the captions of training and validation, with their shares
 TRAIN_TEMPLATES = (*TEMPLATES[:4], *SHORT_TEMPLATES)
 TRAIN_TEMPLATE_SHARES = (0.3, 0.1, 0.1, 0.1, 0.1, *(0.03,) * 6, 0.06, 0.06)
-HEAD_SHARE, TAIL_SHARE = 0.17, 0.06
+HEAD_SHARE, TAIL_SHARE = 0.17, 0.065
 
 
 def caption(

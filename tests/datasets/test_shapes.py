@@ -226,11 +226,12 @@ def _boxes_meet(region, other) -> bool:
 
 def test_relations_are_mostly_clear_and_pairs_keep_a_distance(scenes):
     regions = [(rs, k) for _, rs in scenes for k in range(len(rs)) if len(rs) > 1]
-    assert np.mean([rs[k].relation is not None for rs, k in regions]) > 0.85
+    assert np.mean([rs[k].relation is not None for rs, k in regions]) > 0.75
     for rs, k in regions:
         others = [r for j, r in enumerate(rs) if j not in (k, rs[k].other)]
         if rs[k].relation is not None:
-            assert all(_gap(rs[k], r) >= 4 for r in others)
+            least = 12 if _gap(rs[k], rs[rs[k].other]) > 0 else 4
+            assert all(_gap(rs[k], r) >= least for r in others)
 
 
 def test_relate_by_hand():
@@ -372,7 +373,7 @@ def test_frequency_groups_are_true():
         shares[entry["freq_set"]].append(counts[name] / total)
     assert min(shares["head"]) > 0.13
     assert min(shares["medium"]) > 0.05 and max(shares["medium"]) < 0.17
-    assert min(shares["tail"]) > 0 and max(shares["tail"]) < 0.06
+    assert min(shares["tail"]) > 0 and max(shares["tail"]) < 0.07
 
 
 # --- errors and repeated calls ---
