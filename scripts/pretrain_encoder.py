@@ -83,8 +83,13 @@ class PretrainedEncoder(nn.Module):
         super().__init__()
         self.vision, self.fusion, self.qformer = model.vision, model.fusion, model.qformer
         self.groups = groups
-        self.view_head = _head(model.vision.width * POOLED**2, sum(groups))
-        self.query_head = _head(model.qformer.width, sum(groups))
+        self.view_head = nn.Sequential(
+            nn.Linear(model.vision.width * POOLED**2, HIDDEN),
+            nn.GELU(),
+            nn.Linear(HIDDEN, sum(groups)),
+        )
+        # Linear: behind a deeper head the queries of all regions become nearly alike.
+        self.query_head = nn.Linear(model.qformer.width, sum(groups))
 
     def forward(self, batch: RegionBatch, labels: Tensor) -> Tensor:
         """Sum of the losses of both heads, a scalar."""
@@ -97,10 +102,6 @@ class PretrainedEncoder(nn.Module):
             _loss(logits, labels, self.groups)
             for logits in (*by_view, self.query_head(queries.mean(dim=1)))
         )
-
-
-def _head(width: int, outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(width, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, outputs))
 
 
 def _loss(logits: Tensor, labels: Tensor, groups: list[int]) -> Tensor:
