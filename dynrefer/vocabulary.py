@@ -26,6 +26,7 @@ class TagVocabulary:
 
     @property
     def phrases(self) -> list[str]:
+        """The tags as they are."""
         return list(self.names)
 
     def __len__(self) -> int:
@@ -66,6 +67,7 @@ class AttributeVocabulary:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The attributes' names, type and synonyms."""
         return tuple(entry.name for entry in self.entries)
 
     @property
@@ -90,6 +92,7 @@ class ClassVocabulary:
 
     @property
     def phrases(self) -> list[str]:
+        """One phrase a class, "the dog"."""
         return [f"the {name.lower()}" for name in self.names]
 
     def __len__(self) -> int:

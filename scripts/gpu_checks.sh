@@ -13,8 +13,8 @@ export PYTHONPATH=.
 "$python" -m pytest -q -m gpu tests
 [[ -f data/shapes/world.json ]] ||
     "$python" -m dynrefer.datasets.shapes --out data/shapes --images 3000 --seed 0
-[[ -f output/tower/vision.safetensors ]] ||
-    "$python" scripts/pretrain_tower.py --cfg-path configs/train/shapes.yaml --out output/tower
+[[ -f output/encoder/trainable.safetensors ]] ||
+    "$python" scripts/pretrain_encoder.py --cfg-path configs/train/shapes.yaml --out output/encoder
 gpu_options=(run.device=cuda run.amp=true run.precision=bf16 run.num_workers=4)
 "$python" train.py --cfg-path configs/train/shapes.yaml \
     --options "${gpu_options[@]}" run.output_dir="$out/quickstart"

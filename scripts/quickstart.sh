@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to a trained DynRefer: installs, renders the shapes world, trains DynRefer and a
-# model that sees the region alone, evaluates both, prints the table beside chance, draws a picture.
+# From nothing to a trained DynRefer: installs, renders the shapes world, pretrains an encoder, trains
+# DynRefer and a model that sees the region alone, evaluates both, prints the table beside chance,
+# draws a picture.
 #   bash scripts/quickstart.sh            goes on where an earlier call stopped
-#   bash scripts/quickstart.sh --fresh    trains again (deletes output/{tower,shapes,shapes_view0})
+#   bash scripts/quickstart.sh --fresh    trains again (deletes output/{encoder,shapes,shapes_view0})
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,11 +25,20 @@ render() {
 }
 
 pretrain() {
-    if [[ -f output/tower/vision.safetensors ]]; then
-        echo "pretrained already: output/tower/vision.safetensors (--fresh repeats it)"
+    if [[ -f output/encoder/trainable.safetensors ]]; then
+        echo "pretrained already: output/encoder (--fresh repeats it)"
         return
     fi
-    .venv/bin/python scripts/pretrain_tower.py --cfg-path configs/train/shapes.yaml --out output/tower
+    .venv/bin/torchrun --standalone --nproc_per_node="$processes" scripts/pretrain_encoder.py \
+        --cfg-path configs/train/shapes.yaml --out output/encoder
+}
+
+train() {
+    if [[ -f output/encoder/vision.safetensors ]]; then
+        echo "pretrained already: output/encoder/vision.safetensors (--fresh repeats it)"
+        return
+    fi
+    .venv/bin/python scripts/pretrain_tower.py --cfg-path configs/train/shapes.yaml --out output/encoder
 }
 
 train() { # configuration, folder of its run
@@ -54,7 +64,7 @@ compare() {
 case "${1:-}" in
 "") ;;
 --fresh)
-    rm -rf output/tower output/shapes output/shapes_view0
+    rm -rf output/encoder output/shapes output/shapes_view0
     world_options=(--overwrite)
     ;;
 *)
@@ -65,7 +75,7 @@ esac
 
 stage "install" bash scripts/install.sh
 stage "render the shapes world" render
-stage "pretrain the vision tower" pretrain
+stage "pretrain the encoder" pretrain
 stage "train and evaluate DynRefer" train configs/train/shapes.yaml output/shapes
 stage "train and evaluate view 0 only" train configs/train/shapes_view0.yaml output/shapes_view0
 stage "compare" compare

@@ -33,6 +33,7 @@ class BadRecords:
     messages: list[str] = field(default_factory=list)
 
     def add(self, record: str, error: BadRecord) -> None:
+        """Counts a bad record under its reason, and keeps the first messages."""
         self.counts[error.reason] += 1
         if len(self.messages) < KEPT_MESSAGES:
             self.messages.append(f"{record}: {error}")

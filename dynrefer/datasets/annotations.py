@@ -130,6 +130,7 @@ class AnnotationIndex:
 
     @property
     def num_images(self) -> int:
+        """How many images the file lists."""
         return len(self._images)
 
     @property

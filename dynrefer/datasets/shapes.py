@@ -7,9 +7,12 @@ only from afar. Every image follows from (seed, split, number) alone.
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,14 @@ from dynrefer.datasets import shapes_language as language
 from dynrefer.datasets.shapes_layout import relate, sample_layout
 from dynrefer.datasets.shapes_render import Figure, background, draw, visible_part
 
-VERSION = 2
+VERSION = 4
 SPLITS = ("train", "val", "test")
 MAX_IMAGES = 1_000_000  # of a split: image ids leave room for no more
 IMAGE_SIDES = (288, 353)  # px, width and height are drawn from this range
 UNLABELLED_SHARE = 0.1  # of the attribute labels
+IMAGES_A_PROCESS = 100  # fewer are not worth another process
 JPEG_OPTIONS = [cv2.IMWRITE_JPEG_QUALITY, 95]
+Written = tuple[dict[str, Any], list[dict[str, Any]]]  # an image record and its annotations
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,10 @@ def render_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[Region]]:
 
 def captions_of(regions: list[Region], index: int) -> list[str]:
     """All reference captions of a region, the canonical one first."""
-    return [_caption(template, regions, index) for template in range(len(language.TEMPLATES))]
+    return [_caption(template, regions, index) for template in language.TEMPLATES]
 
 
-def _caption(template: int, regions: list[Region], index: int) -> str:
+def _caption(template: str, regions: list[Region], index: int) -> str:
     region, figure = regions[index], regions[index].figure
     other = None if region.other is None else regions[region.other].figure
     return language.caption(
@@ -108,11 +113,9 @@ def _annotation(
     subject_tags = (figure.name, figure.colour, figure.texture, figure.size)
     other_tags = () if other is None else (other.name, other.colour)
     # drawn in every split, so that a caption never shifts the labels behind it
-    drawn = int(rng.choice(len(language.TRAIN_TEMPLATE_SHARES), p=language.TRAIN_TEMPLATE_SHARES))
+    drawn = int(rng.choice(len(language.TRAIN_TEMPLATES), p=language.TRAIN_TEMPLATE_SHARES))
     captions = captions_of(regions, index)
-    words = dict(zip(("figure", "colour", "texture", "size"), subject_tags, strict=True))
-    short = [template.format(**words) for template in language.SHORT_TEMPLATES]
-    training_captions = captions[: len(language.TRAIN_TEMPLATE_SHARES) - len(short)] + short
+    training_caption = _caption(language.TRAIN_TEMPLATES[drawn], regions, index)
     box = region.box
     annotation = {
         "id": image_id * 10 + index,
@@ -122,7 +125,7 @@ def _annotation(
         "area": round(region.area, 2),
         "iscrowd": 0,
         "category_id": language.CLASSES.index(figure.name) + 1,
-        "caption": captions[0] if split == "test" else training_captions[drawn],
+        "caption": captions[0] if split == "test" else training_caption,
         "extra_info": {
             "parser_result": {
                 "tag_set1": sorted(language.TAGS.index(tag) for tag in subject_tags),
@@ -137,22 +140,41 @@ def _annotation(
     return annotation
 
 
+def _write_image(split: str, folder: Path, seed: int, number: int) -> Written:
+    """Writes one image file; returns its record and the annotations of its regions."""
+    split_index = SPLITS.index(split)
+    rng = np.random.default_rng([seed, split_index, number])
+    image, regions = render_scene(rng)
+    image_id = split_index * MAX_IMAGES + number + 1
+    name = f"{image_id:07d}.jpg"
+    _, data = cv2.imencode(".jpg", image[..., ::-1], JPEG_OPTIONS)
+    (folder / name).write_bytes(data.tobytes())
+    height, width = image.shape[:2]
+    record = {"id": image_id, "file_name": name, "width": width, "height": height}
+    return record, [_annotation(regions, k, image_id, split, rng) for k in range(len(regions))]
+
+
+def _each(write: Callable[[int], Written], count: int) -> Iterator[Written]:
+    """``write`` of 0 to count - 1 in order, by as many processes as pay."""
+    processes = min(os.cpu_count() or 1, 1 + count // IMAGES_A_PROCESS)
+    if processes == 1:
+        yield from map(write, range(count))
+        return
+    # Every image follows from its number alone, so the processes need not talk to each other.
+    with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(write, range(count), chunksize=16)
+
+
 def _write_split(folder: Path, split: str, count: int, seed: int, progress: bool) -> int:
     """Writes the images and annotations of one split; returns the number of regions."""
     image_folder = folder / "images" / split
     image_folder.mkdir(parents=True)
+    write = functools.partial(_write_image, split, image_folder, seed)
     images, annotations = [], []
-    split_index = SPLITS.index(split)
-    for i in tqdm(range(count), desc=f"shapes {split}", unit="image", disable=not progress):
-        rng = np.random.default_rng([seed, split_index, i])
-        image, regions = render_scene(rng)
-        image_id = split_index * MAX_IMAGES + i + 1
-        name = f"{image_id:07d}.jpg"
-        _, data = cv2.imencode(".jpg", image[..., ::-1], JPEG_OPTIONS)
-        (image_folder / name).write_bytes(data.tobytes())
-        height, width = image.shape[:2]
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        annotations += [_annotation(regions, k, image_id, split, rng) for k in range(len(regions))]
+    bar = tqdm(_each(write, count), f"shapes {split}", count, unit="image", disable=not progress)
+    for record, regions in bar:
+        images.append(record)
+        annotations += regions
     document = {
         "dataset": {"name": f"shapes {split}", "image_root": f"images/{split}"},
         "images": images,

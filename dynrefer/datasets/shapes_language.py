@@ -29,15 +29,15 @@ TEXTURES = {"plain": 0.34, "striped": 0.29, "dotted": 0.24, "checkered": 0.13}
 SIZES = {"small": 0.36, "medium": 0.38, "large": 0.26}
 # relation -> its two phrases and its share of the figures (measured: it follows from the layout)
 RELATIONS = {
-    "left": ("left of", "to the left of", 0.15),
-    "right": ("right of", "to the right of", 0.15),
-    "above": ("above", "higher than", 0.15),
-    "below": ("below", "lower than", 0.15),
-    "inside": ("inside", "within", 0.05),
-    "around": ("around", "surrounding", 0.05),
+    "left": ("left of", "to the left of", 0.12),
+    "right": ("right of", "to the right of", 0.12),
+    "above": ("above", "higher than", 0.12),
+    "below": ("below", "lower than", 0.12),
+    "inside": ("inside", "within", 0.075),
+    "around": ("around", "surrounding", 0.075),
     "front": ("in front of", "partly covering", 0.08),
     "behind": ("behind", "partly hidden by", 0.08),
-    "near": ("near", "close to", 0.08),
+    "near": ("near", "close to", 0.055),
 }
 SYNONYMS = {
     "small": "little",
@@ -60,21 +60,28 @@ TEMPLATES = (
     "a {size} {figure} that is {colour} and {texture} {relation} {other}",
     "a {texture} {colour} {figure} of {size} size {relation2} {other}",
 )
-# Many of people's captions say only one thing. Without such captions colour and size tell most
-# pairs of a batch apart, and a model has little need to learn the figures.
+# Many of people's captions say only one thing, often without a noun. Without such captions colour
+# and size tell most pairs of a batch apart, and a model has little need to learn the figures or to
+# read an attribute alone.
+RELATION_TEMPLATES = ("the one {relation} {other}", "the one that is {relation2} {other}")
 SHORT_TEMPLATES = (
     "the {figure}",
-    "the {colour} {figure}",
-    "the {texture} {figure}",
-    "the {size} {figure}",
+    "the {colour} one",
+    "the one that is {colour}",
+    "the {texture} one",
+    "the one that has a {texture} pattern",
+    "the {size} one",
+    "the one that is {size}",
+    *RELATION_TEMPLATES,
 )
-# of the first four templates and the short ones, in training and validation
-TRAIN_TEMPLATE_SHARES = (0.35, 0.1, 0.1, 0.1, 0.14, 0.07, 0.07, 0.07)
-HEAD_SHARE, TAIL_SHARE = 0.17, 0.06
+# templates of the captions of training and validation, with their shares
+TRAIN_TEMPLATES = (*TEMPLATES[:4], *SHORT_TEMPLATES)
+TRAIN_TEMPLATE_SHARES = (0.3, 0.1, 0.1, 0.1, 0.1, *(0.03,) * 6, 0.06, 0.06)
+HEAD_SHARE, TAIL_SHARE = 0.17, 0.065
 
 
 def caption(
-    template: int,
+    template: str,
     size: str,
     texture: str,
     colour: str,
@@ -82,12 +89,14 @@ def caption(
     relation: str | None = None,
     other: tuple[str, str] | None = None,
 ) -> str:
-    """A caption by template number; ``other`` is (colour, figure) of the related figure.
+    """Fills a template; ``other`` is (colour, figure) of the related figure.
 
-    Without a relation the caption ends after the figure itself.
+    Without a relation the caption ends before it; nothing but "the one" becomes "the {figure}".
     """
     first, second = RELATIONS[relation][:2] if relation else ("", "")
-    text = TEMPLATES[template].format(
+    if not relation and template in RELATION_TEMPLATES:
+        template = "the {figure}"
+    text = template.format(
         size=size,
         size2=SYNONYMS[size],
         texture=texture,
@@ -133,7 +142,7 @@ def attribute_values() -> list[str]:
 
 def words() -> list[str]:
     """Every word of captions, tags, attribute phrases and class phrases, sorted."""
-    texts = [re.sub(r"{\w+}", " ", template) for template in TEMPLATES]
+    texts = [re.sub(r"{\w+}", " ", template) for template in (*TEMPLATES, *SHORT_TEMPLATES)]
     texts += [*TAGS, *SYNONYMS.values(), "a an the is has"]
     texts += [phrase for entry in RELATIONS.values() for phrase in entry[:2]]
     texts += [str(entry["type"]) for entry in attribute_entries()]

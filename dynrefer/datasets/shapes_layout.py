@@ -20,9 +20,11 @@ EXTENTS = {"small": (36.0, 42.0), "medium": (54.0, 64.0), "large": (84.0, 98.0)}
 IMAGE_MARGIN = 4.0  # px between a figure and the edge of the image
 FIGURE_GAP = 6.0  # px between the boxes of figures that do not overlap on purpose
 HIDDEN_SHARES = (0.08, 0.28)  # how much of a figure the one in front may hide
-CANDIDATES, LAYOUTS = 40, 4
+CANDIDATES, LAYOUTS = 40, 8
 
-NEAREST_MARGIN = 4.0  # px: the nearest figure is nearer than the next by this much
+# px: the nearest figure is nearer than the next by this much, which shows in a view of the whole
+# image at 64 px too; a figure that overlaps another one needs less
+NEAREST_MARGIN, OVERLAP_MARGIN = 12.0, 4.0
 ALIGNED, DIAGONAL = 0.5, 0.25  # shares of the shorter side that two boxes have in common
 
 
@@ -30,10 +32,10 @@ def relate(boxes: np.ndarray) -> list[tuple[str, int] | None]:
     """The relation of every figure to the figure nearest to it, or None where it is unclear.
 
     ``boxes`` is float [N, 4], xyxy in pixels, in drawing order (later ones in front). Nearest
-    means the smallest gap between the boxes, smaller than the next by ``NEAREST_MARGIN``. Boxes
-    that overlap are "inside" / "around" (one holds the other) or "front" / "behind". Boxes apart
-    are "left", "right", "above" or "below" where they share at least half of the shorter side
-    across, "near" where they share less than a quarter on both axes, otherwise unclear.
+    means the smallest gap between the boxes, clearly smaller than the next. Boxes that overlap are
+    "inside" / "around" (one holds the other) or "front" / "behind". Boxes apart are "left",
+    "right", "above" or "below" where they share at least half of the shorter side across, "near"
+    where they share less than a quarter on both axes, otherwise unclear.
     """
     relations: list[tuple[str, int] | None] = []
     for i, box in enumerate(boxes):
@@ -42,7 +44,8 @@ def relate(boxes: np.ndarray) -> list[tuple[str, int] | None]:
         gaps = np.linalg.norm(np.maximum(apart, 0), axis=1)
         gaps[i] = np.inf
         first, second = np.sort(np.append(gaps, np.inf))[:2]
-        if np.isinf(first) or second - first < NEAREST_MARGIN:
+        margin = NEAREST_MARGIN if first > 0 else OVERLAP_MARGIN
+        if np.isinf(first) or second - first < margin:
             relations.append(None)
             continue
         j = int(np.argmin(gaps))

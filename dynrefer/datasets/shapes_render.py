@@ -1,7 +1,8 @@
 """Drawing of the shapes world: outlines, fine textures and backgrounds, all anti-aliased.
 
-A texture swings evenly about its colour (equal mean, periods of 4 to 6 px), so that it is plain to
-see in a close view and gone, without a trace in the mean colour, once the whole image is shrunk.
+A texture swings evenly about its colour (equal mean), so that it is plain to see close up and
+all but gone, without a trace in the mean colour, once the whole image is shrunk. Its period grows
+with the figure (4 px in small ones, 10 px in large ones): a close view does not tell the size.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 SUPERSAMPLING = 3
 BORDER = 1.3  # px, the dark rim of a figure
 TEXTURE_SWING = 46.0  # grey levels a texture goes up and down from its colour
+TEXTURE_EXTENT = 52.0  # px: in a figure of this extent texture coordinates are pixels
 RING_HOLE = 0.55  # hole of a ring, share of its diameter
 
 COLOUR_RGB = {
@@ -141,7 +143,7 @@ def visible_part(
 
 
 def texture_wave(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The swing of a texture about its mean, for texture coordinates u, v in pixels.
+    """The swing of a texture about its mean, for texture coordinates u, v.
 
     Values have mean 0 over a period and differ by 2 between the light and the dark part.
     """
@@ -169,7 +171,8 @@ def paint(canvas: np.ndarray, figure: Figure) -> None:
     ys = (np.arange(mask.shape[0], dtype=np.float32) + 0.5) / SUPERSAMPLING + y1
     xs = (np.arange(mask.shape[1], dtype=np.float32) + 0.5) / SUPERSAMPLING + x1
     dx, dy = xs[None] - figure.center[0], ys[:, None] - figure.center[1]
-    cos, sin = np.cos(figure.texture_angle), np.sin(figure.texture_angle)
+    scale = TEXTURE_EXTENT / figure.extent
+    cos, sin = scale * np.cos(figure.texture_angle), scale * np.sin(figure.texture_angle)
     wave = texture_wave(figure.texture, cos * dx + sin * dy, cos * dy - sin * dx)
 
     def shrink(values: np.ndarray) -> np.ndarray:

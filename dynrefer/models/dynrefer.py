@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from dynrefer.config_schema import LossConfig
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.distributed import mean_over_processes, world_size
 from dynrefer.models import pretrained
@@ -59,8 +60,8 @@ class RegionPrediction:
     ratios: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class LossWeights:
+@dataclass
+class LossWeights(LossConfig):
     """Weights of the losses, and over what the sums and means of a step go.
 
     ``reduction`` "global": a step's loss and gradients depend on the global batch alone, not on
@@ -68,11 +69,6 @@ class LossWeights:
     are averaged, as the published training did on 8 GPUs; its summed tag loss then counts
     1 / processes as much.
     """
-
-    caption: float = 1.0
-    tag: float = 0.01
-    region_text: float = 0.5
-    reduction: str = "global"
 
     def __post_init__(self) -> None:
         if self.reduction not in ("global", "rank"):

@@ -1,0 +1,218 @@
+"""Pretrains vision tower, fusion and Q-Former by the classes and attributes of annotated regions.
+
+The published model starts from EVA-CLIP's tower and BLIP-2's Q-Former. The shapes world has no such
+thing, so this makes one in minutes; DynRefer trains from it, its tower frozen as in the paper.
+
+    python scripts/pretrain_encoder.py --cfg-path configs/train/shapes.yaml --out output/encoder
+    torchrun --standalone --nproc_per_node=2 scripts/pretrain_encoder.py ...   # the same, faster
+"""
+
+import argparse
+import logging
+import time
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from timm.layers import build_sincos2d_pos_embed
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dynrefer import distributed
+from dynrefer.config import load_config
+from dynrefer.datasets.annotations import AnnotationIndex
+from dynrefer.datasets.batch import RegionBatch
+from dynrefer.datasets.builders import (
+    DatasetRequest,
+    RegionDatasets,
+    build_dataset,
+    build_view_selector,
+)
+from dynrefer.distributed import TrainingBatchSampler, is_main, world_size
+from dynrefer.models.builders import build_model
+from dynrefer.models.checkpoint_files import TRAINABLE
+from dynrefer.models.checkpoints import split_trainable
+from dynrefer.models.dynrefer import DynRefer
+from dynrefer.models.vision import VisionEncoder
+from dynrefer.runners.entry import entry_point
+from dynrefer.runners.logs import make_output_dir, set_up_logging
+from dynrefer.runners.schedules import Schedule, cosine_by_step
+from dynrefer.vocabulary import Vocabularies
+
+logger = logging.getLogger("pretrain_encoder")
+
+POOLED = 3  # cells a side of a view's region map: its edges, where neighbours show, and its middle
+HIDDEN = 256
+WARMUP_STEPS = 30
+
+
+class Labels:
+    """What the heads learn of each region: its class, and one softmax for each attribute type.
+
+    ``groups`` are the sizes of the softmaxes in the order of the logits, the class first.
+    """
+
+    def __init__(self, index: AnnotationIndex, vocabularies: Vocabularies) -> None:
+        classes = vocabularies.classes.names
+        types = [entry.type for entry in vocabularies.attributes.entries]
+        self.groups = [len(classes), *(len(list(members)) for _, members in groupby(types))]
+        self._by_id = {}
+        for region in (index.region(position) for position in range(len(index))):
+            class_ = torch.zeros(len(classes))
+            class_[classes.index(region.extra_info["coco_result"]["category"])] = 1
+            attributes = torch.tensor(region.extra_info["ovad_result"]["att_vec"]).clamp(min=0)
+            self._by_id[region.id] = torch.cat([class_, attributes])
+
+    def of(self, batch: RegionBatch) -> Tensor:
+        """Positives of a batch's regions, float [N, sum of groups]; unlabelled counts as none."""
+        return torch.stack([self._by_id[id_] for id_ in batch.ids])
+
+
+class PretrainedEncoder(nn.Module):
+    """The encoder of a DynRefer with two heads that are thrown away afterwards.
+
+    One reads the region's map of each of the first two views, so that a tower learns at every
+    scale; one reads the queries, so that fusion and Q-Former learn to combine the views.
+    """
+
+    def __init__(self, model: DynRefer, groups: list[int]) -> None:
+        super().__init__()
+        self.vision, self.fusion, self.qformer = model.vision, model.fusion, model.qformer
+        self.groups = groups
+        self.view_head = nn.Sequential(
+            nn.Linear(model.vision.width * POOLED**2, HIDDEN),
+            nn.GELU(),
+            nn.Linear(HIDDEN, sum(groups)),
+        )
+        # Linear: behind a deeper head the queries of all regions become nearly alike.
+        self.query_head = nn.Linear(model.qformer.width, sum(groups))
+
+    def forward(self, batch: RegionBatch, labels: Tensor) -> Tensor:
+        """Sum of the losses of both heads, a scalar."""
+        tokens = self.vision(batch.crops)
+        maps = self.fusion.region_maps(tokens, batch.view_index[:, :2], batch.region_boxes[:, :2])
+        views = functional.adaptive_avg_pool2d(maps.flatten(0, 1), POOLED).flatten(1)
+        queries = self.qformer(self.fusion(tokens, batch.view_index, batch.region_boxes))
+        by_view = self.view_head(views).unflatten(0, maps.shape[:2]).unbind(1)
+        return sum(
+            _loss(logits, labels, self.groups)
+            for logits in (*by_view, self.query_head(queries.mean(dim=1)))
+        )
+
+
+def _loss(logits: Tensor, labels: Tensor, groups: list[int]) -> Tensor:
+    """Sum over the groups of the cross-entropy of the regions that have a positive there."""
+    total = logits.new_zeros(())
+    pairs = zip(logits.split(groups, dim=1), labels.split(groups, dim=1), strict=True)
+    for group_logits, positives in pairs:
+        count = positives.sum(dim=1, keepdim=True)
+        target = positives / count.clamp(min=1)
+        losses = functional.cross_entropy(group_logits, target, reduction="none")
+        total = total + losses.sum() / (count > 0).sum().clamp(min=1)
+    return total
+
+
+def use_sine_positions(vision: VisionEncoder) -> None:
+    """Starts a tower's position embeddings as sines, from which it learns faster where things are.
+
+    The embeddings of the class token and the like stay as they are.
+    """
+    grid = vision.grid
+    sines = build_sincos2d_pos_embed([grid, grid], dim=vision.width, temperature=100.0)
+    with torch.no_grad():
+        vision.tower.pos_embed[0, -(grid**2) :] = sines
+
+
+def training_images(config: DictConfig, vocabularies: Vocabularies) -> RegionDatasets:
+    """The training split, an image with all its regions a sample, views drawn at random."""
+    name, dataset = next(iter(config.datasets.items()))
+    num_views = config.model.num_views
+    selector = OmegaConf.create({"name": "stochastic", "ratios": None})
+    return build_dataset(
+        DatasetRequest(
+            name=name,
+            split="train",
+            config=dataset,
+            selector=build_view_selector(selector, num_views),
+            num_views=num_views,
+            image_size=config.model.image_size,
+            tags=vocabularies.tags,
+            seed=config.run.seed,
+            training=False,
+        )
+    )
+
+
+def train(
+    encoder: nn.Module, data: RegionDatasets, labels: Labels, options: argparse.Namespace, seed: int
+) -> None:
+    """AdamW with a warm-up and a cosine over all steps; shows loss, rate and time left."""
+    device = next(encoder.parameters()).device
+    wrapped = DistributedDataParallel(encoder) if world_size() > 1 else encoder
+    sampler = TrainingBatchSampler(len(data), options.images // world_size(), seed)
+    parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
+    )
+    schedule = Schedule(options.learning_rate, 0.0, 0.0, WARMUP_STEPS, options.epochs, len(sampler))
+    rate = cosine_by_step(schedule)
+    for epoch in range(options.epochs):
+        sampler.set_position(epoch)
+        loader = DataLoader(data, batch_sampler=sampler, collate_fn=RegionBatch.collate)
+        title = f"encoder {epoch + 1}/{options.epochs}"
+        progress = tqdm(loader, desc=title, unit="step", disable=not is_main())
+        for step, batch in enumerate(progress):
+            for group in optimizer.param_groups:
+                group["lr"] = rate(epoch, step)
+            loss = wrapped(batch.to(device), labels.of(batch).to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 5.0)
+            optimizer.step()
+            progress.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Trains for some epochs over the training split; ``--out`` becomes a checkpoint folder."""
+    config = load_config(options.cfg_path, options.options)
+    device = distributed.start(config.run.device)
+    set_up_logging()
+    out = make_output_dir(options.out)
+    config.model.pretrained = None
+    config.model.vision.freeze = False
+    torch.manual_seed(config.run.seed)
+    model = build_model(config.model)
+    use_sine_positions(model.vision)
+    data = training_images(config, model.vocabularies)
+    labels = Labels(data.datasets[0].index, model.vocabularies)
+    began = time.perf_counter()
+    encoder = PretrainedEncoder(model, labels.groups).to(device).train()
+    train(encoder, data, labels, options, config.run.seed)
+    if is_main():
+        path = out / f"{TRAINABLE}.safetensors"
+        part = path.with_suffix(".part")
+        save_file(split_trainable(model)[0], part)
+        part.replace(path)
+        logger.info("%s after %.0f s", path, time.perf_counter() - began)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg-path", type=Path, required=True)
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--images", type=int, default=4, help="images a step, with all regions")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    entry_point(main, _arguments())
