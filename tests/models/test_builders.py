@@ -223,7 +223,11 @@ def test_pretrained_weights(config, model, tmp_path):
             ConfigError,
             "model.caption_decoder.config: .*lama",
         ),
-        ({"vocabulary__tags": "no/tags.txt"}, FileNotFoundError, "no/tags.txt.*model.vocabulary.tags"),
+        (
+            {"vocabulary__tags": "no/tags.txt"},
+            FileNotFoundError,
+            "no/tags.txt.*model.vocabulary.tags",
+        ),
         ({"vocabulary__classes": "???"}, ConfigError, "vocabulary.classes is not set"),
         ({"loss__reduction": "mean"}, ValueError, "model.loss.reduction: 'mean'; valid: global"),
         ({"generation__num_return_sequences": 2}, ValueError, "num_return_sequences: 2"),

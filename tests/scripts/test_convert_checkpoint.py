@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynrefer.config import ConfigError
 from dynrefer.config_schema import LoraConfig
+from dynrefer.models.builders import build_model
 from dynrefer.models.checkpoints import split_trainable
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.folders import write_tensors
@@ -250,7 +251,7 @@ def test_the_text_tower_is_no_part_of_a_published_file(tmp_path, monkeypatch, ha
     config = make_tower_config(tmp_path / "source", TOWER_VARIANT)
     if not has_file:
         config.model.text_encoder.options.checkpoint = None
-    model = tiny_model(config)
+    model = build_model(config.model)
     model.save_pretrained(tmp_path / "own")
     if not has_file:
         with pytest.raises(ValueError, match="no place for: text_encoder"):
