@@ -12,7 +12,7 @@ export PYTHONPATH=.
 "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())'
 "$python" -m pytest -q -m gpu tests
 [[ -f data/shapes/world.json ]] ||
-    "$python" -m dynrefer.datasets.shapes --out data/shapes --images 3000 --seed 0
+    "$python" -m dynrefer.datasets.shapes --out data/shapes --images 2400 --seed 0
 [[ -f output/encoder/trainable.safetensors ]] ||
     "$python" scripts/pretrain_encoder.py --cfg-path configs/train/shapes.yaml --out output/encoder
 gpu_options=(run.device=cuda run.amp=true run.precision=bf16 run.num_workers=4)

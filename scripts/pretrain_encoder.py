@@ -89,8 +89,10 @@ class PretrainedEncoder(nn.Module):
             nn.GELU(),
             nn.Linear(HIDDEN, sum(groups)),
         )
-        # Linear: behind a deeper head the queries of all regions become nearly alike.
-        self.query_head = nn.Linear(model.qformer.width, sum(groups))
+        # Linear, and apart for each query: behind a deeper head the queries of all regions become
+        # nearly alike, and behind their mean the queries of one region do.
+        queries = model.qformer.query_tokens.shape[1]
+        self.query_head = nn.Linear(queries * model.qformer.width, sum(groups))
 
     def forward(self, batch: RegionBatch, labels: Tensor) -> Tensor:
         """Sum of the losses of both heads, a scalar."""
@@ -101,7 +103,7 @@ class PretrainedEncoder(nn.Module):
         by_view = self.view_head(views).unflatten(0, maps.shape[:2]).unbind(1)
         return sum(
             _loss(logits, labels, self.groups)
-            for logits in (*by_view, self.query_head(queries.mean(dim=1)))
+            for logits in (*by_view, self.query_head(queries.flatten(1)))
         )
 
 
@@ -208,9 +210,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cfg-path", type=Path, required=True)
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--images", type=int, default=4, help="images a step, with all regions")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
+    parser.add_argument("--learning-rate", type=float, default=7e-4)
     return parser.parse_args()
 
 

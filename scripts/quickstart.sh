@@ -20,7 +20,7 @@ stage() { # name, command ...
 }
 
 render() {
-    .venv/bin/python -m dynrefer.datasets.shapes --out data/shapes --images 3000 --seed 0 \
+    .venv/bin/python -m dynrefer.datasets.shapes --out data/shapes --images 2400 --seed 0 \
         ${world_options[@]+"${world_options[@]}"}
 }
 
@@ -31,14 +31,6 @@ pretrain() {
     fi
     .venv/bin/torchrun --standalone --nproc_per_node="$processes" scripts/pretrain_encoder.py \
         --cfg-path configs/train/shapes.yaml --out output/encoder
-}
-
-train() {
-    if [[ -f output/encoder/vision.safetensors ]]; then
-        echo "pretrained already: output/encoder/vision.safetensors (--fresh repeats it)"
-        return
-    fi
-    .venv/bin/python scripts/pretrain_tower.py --cfg-path configs/train/shapes.yaml --out output/encoder
 }
 
 train() { # configuration, folder of its run
