@@ -7,7 +7,12 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynrefer.config import ConfigError, load_config
-from dynrefer.models.builders import build_model, load_vocabularies, precision
+from dynrefer.models.builders import (
+    build_model,
+    build_vision,
+    load_vocabularies,
+    precision,
+)
 from dynrefer.models.checkpoint_names import FORMATS
 from dynrefer.models.checkpoint_translation import to_published
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder
@@ -111,6 +116,18 @@ def test_vision_weights_from_a_file(config, model, tmp_path, precision):
         assert torch.equal(tensor, saved[name].to(tensor.dtype))
     with pytest.raises(FileNotFoundError, match="model.vision.checkpoint: no checkpoint at none"):
         build_model(changed(config, vision__checkpoint="none"))
+
+
+def test_a_hybrid_tower_is_loaded_from_its_file(config, tmp_path):
+    """timm runs the convolutional stem while it builds one, so that takes real weights."""
+    options = {"patch_size": 2, "embed_dim": 64, "depth": 1, "num_heads": 2}
+    hybrid = {"vision__name": "vit_tiny_r_s16_p8_224", "vision__options": options}
+    vision = build_vision(changed(config, **hybrid))
+    path = tmp_path / "vision.safetensors"
+    save_file(vision.state_dict(), path)
+    loaded = build_vision(changed(config, **hybrid, vision__checkpoint=str(path)))
+    for name, tensor in vision.state_dict().items():
+        assert loaded.state_dict()[name].equal(tensor)
 
 
 @pytest.fixture
