@@ -192,12 +192,17 @@ class BuildInfoConfig:
     """What a dataset is built from.
 
     ``annotations`` maps train, val and test to lists of annotation files; ``instances`` maps a
-    split to COCO's instances file, for box mAP; ``max_imgs`` limits the images read.
+    split to COCO's or LVIS's instances file, for box AP; ``max_imgs`` limits the images read. Where
+    the annotations of a split are boxes of a detector, ``ground_truth`` maps it to the annotation
+    file that they are judged by. ``shards`` maps a split to shards folders that take the place of
+    its annotation files and images, for ``builder: dynrefer_shards``.
     """
 
     builder: str = "dynrefer"
     annotations: dict[str, list[str]] = field(default_factory=dict)
+    shards: dict[str, list[str]] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)
+    ground_truth: dict[str, list[str]] = field(default_factory=dict)
     image_root: str | None = None
     tag_list: str | None = None
     num_views: int | None = None
@@ -233,6 +238,7 @@ class RunConfig:
 
     ``task`` "dynrefer" chooses by the name of the evaluated dataset, as the release does; ``tasks``
     lists tasks explicitly. ``view_selectors`` maps a task to its own selector in evaluation.
+    ``report_regions`` is how many regions a task the page of an evaluation shows; 0 for no page.
     """
 
     runner: str = "epoch"
@@ -271,6 +277,7 @@ class RunConfig:
     eval_every: int = 1
     save_every: int | None = None
     log_freq: int = 50
+    report_regions: int = 27
     wandb: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -299,6 +306,7 @@ LEAST: dict[str, int] = {
     "run.num_workers": 0,
     "run.warmup_steps": 0,
     "run.seed": 0,
+    "run.report_regions": 0,
 }
 
 # The release's flat model keys and where their values live here.

@@ -15,6 +15,7 @@ KINDS = (
     "lr_schedule",
     "view_selector",
     "text_encoder",
+    "tag_parser",
 )
 
 

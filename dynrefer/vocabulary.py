@@ -92,11 +92,16 @@ class ClassVocabulary:
 
     @property
     def phrases(self) -> list[str]:
-        """One phrase a class, "the dog"."""
-        return [f"the {name.lower()}" for name in self.names]
+        """One phrase a class, "the dog"; LVIS's "aerosol_can" is "the aerosol can"."""
+        return [f"the {plain_name(name)}" for name in self.names]
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def plain_name(name: str) -> str:
+    """A class's name in lower case, with spaces for the "_" of LVIS."""
+    return name.lower().replace("_", " ")
 
 
 def load_tags(path: str | Path) -> TagVocabulary:

@@ -1,75 +1,181 @@
-"""Times dense-captioning mAP on random predictions, against plain loops on a part of them.
+"""Times dense-captioning mAP without METEOR, and METEOR by one process and by all cores.
 
-METEOR is left out on both sides (a count of shared words stands in for it): its time depends on
-the sentences and not on this code.
+    python scripts/benchmark_metrics.py [--predictions 250000] [--sentences 250000]
+
+mAP: random predictions, by the metric and by the whole task from its files, against plain loops on
+a part of them. A count of shared words stands in for METEOR there, whose time depends on the
+sentences. METEOR: made captions, first some by one process and by as many as cores, whose scores
+must be the same, then all of them.
 """
 
 import argparse
+import json
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dynrefer.datasets.annotations import AnnotationIndex  # noqa: E402
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map  # noqa: E402
+from dynrefer.metrics.java import Meteor, usable_cores  # noqa: E402
+from dynrefer.tasks import dense_captioning  # noqa: E402
+from dynrefer.tasks.task import GroundTruth, read_predictions  # noqa: E402
 from tests.metrics import loops  # noqa: E402
 
-WORDS = np.array(
-    "a the red blue small dog cat man tree table on near with white black".split()  # noqa: SIM905
-)
+COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "wooden", "large", "small")
+THINGS = ("dog", "cat", "man", "woman", "table", "tree", "car", "bus", "plate", "window", "shirt")
+PLACES = ("on", "near", "behind", "under", "in front of", "to the left of", "wearing", "with")
+WIDTH, HEIGHT = 640, 480
+
+
+def captions(rng: np.random.Generator, count: int) -> list[str]:
+    """Made captions of seven words or more."""
+    parts = [rng.choice(words, count) for words in (COLOURS, THINGS, PLACES, COLOURS, THINGS)]
+    return ["a {} {} {} the {} {}".format(*words) for words in zip(*parts, strict=True)]
 
 
 def random_images(
     num_predictions: int, per_image: int, targets: int, seed: int
-) -> list[DenseCaptionImage]:
-    """Images of 640 x 480 px: random ground truth, predictions scattered about it."""
+) -> Iterator[tuple[np.ndarray, list[str], np.ndarray, list[str], np.ndarray]]:
+    """Fields of ``DenseCaptionImage``: random ground truth, predictions scattered about it."""
     rng = np.random.default_rng(seed)
-
-    def captions(count: int) -> list[str]:
-        return [" ".join(row) for row in rng.choice(WORDS, (count, 5))]
-
-    images = []
     while num_predictions > 0:
         count = min(per_image, num_predictions)
         num_predictions -= count
         corners = rng.uniform((0, 0), (500, 350), (targets, 2))
         truth = np.concatenate([corners, corners + rng.uniform(20, 140, (targets, 2))], axis=1)
         boxes = truth[rng.integers(targets, size=count)] + rng.uniform(-9, 9, (count, 4))
-        scores = rng.random(count)
-        images.append(DenseCaptionImage(truth, captions(targets), boxes, captions(count), scores))
-    return images
+        yield truth, captions(rng, targets), boxes, captions(rng, count), rng.random(count)
 
 
-def timed(name: str, compute: Callable, images: list[DenseCaptionImage]) -> float:
-    """Seconds that mAP of the images takes; prints a row of the table."""
-    count = sum(len(image.scores) for image in images)
-    start = time.perf_counter()
-    result = compute(images, loops.WordOverlap())
-    seconds = time.perf_counter() - start
-    each = 1e6 * seconds / count
-    print(f"{name:12}{count:12,}{seconds:10.2f}{each:10.1f}{result['map']:10.6f}")
+def row(name: str, count: int, seconds: float, value: float) -> None:
+    """Prints a row of the table."""
+    print(f"{name:28}{count:12,}{seconds:10.2f}{1e6 * seconds / count:10.1f}{value:10.6f}")
+
+
+def timed(name: str, compute: Callable, fields: list[tuple]) -> float:
+    """Seconds that mAP of images takes, from their plain fields on."""
+    count = sum(len(scores) for *_, scores in fields)
+    began = time.perf_counter()
+    result = compute([DenseCaptionImage(*values) for values in fields], loops.WordOverlap())
+    seconds = time.perf_counter() - began
+    row(name, count, seconds, result["map"])
     return seconds
 
 
+class StandIn(loops.WordOverlap):
+    """The count of shared words where the task starts METEOR; ``seconds`` sums up its time."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> "StandIn":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def scores(self, *pairs: list) -> tuple[float, list[float]]:
+        began = time.perf_counter()
+        scores = super().scores(*pairs)
+        StandIn.seconds += time.perf_counter() - began
+        return scores
+
+
+def write_files(folder: Path, num_regions: int, per_image: int, seed: int) -> None:
+    """``truth.json``, annotated regions, and ``results.jsonl``, one prediction for each of them."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, (500, 350), (num_regions, 2)).round(1).tolist()
+    sides = rng.uniform(20, 140, (num_regions, 2)).round(1).tolist()
+    said, true, scores = (
+        captions(rng, num_regions),
+        captions(rng, num_regions),
+        rng.random(num_regions),
+    )
+    owners = [i // per_image for i in range(num_regions)]
+    images = [
+        {"id": i, "file_name": f"{i}.jpg", "width": WIDTH, "height": HEIGHT}
+        for i in range(owners[-1] + 1)
+    ]
+    regions = [
+        {"id": i, "image_id": owners[i], "bbox": corners[i] + sides[i], "caption": true[i]}
+        for i in range(num_regions)
+    ]
+    (folder / "truth.json").write_text(json.dumps({"images": images, "annotations": regions}))
+    with (folder / "results.jsonl").open("w") as lines:
+        for i in range(num_regions):
+            lines.write(json.dumps({"id": i, "caption": said[i], "score": scores[i]}) + "\n")
+
+
+def time_task(num_regions: int, per_image: int, seed: int) -> None:
+    """Prints the time of the task "dense_captioning" from its files on, without METEOR."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), num_regions, per_image, seed)
+        index = AnnotationIndex.open(Path(folder) / "truth.json")
+        began = time.perf_counter()
+        predictions = read_predictions(Path(folder) / "results.jsonl")
+        read = time.perf_counter() - began
+        with mock.patch.object(dense_captioning, "Meteor", StandIn):
+            task = dense_captioning.DenseCaptioning()
+            metrics = task.evaluate(predictions, GroundTruth(index, vocabularies=None))
+        seconds = time.perf_counter() - began - StandIn.seconds
+    row("task, from files", num_regions, seconds, metrics["mAP"] / 100)
+    print(f"({read:.2f} s of it for reading the result file)")
+
+
+def time_meteor(num_sentences: int, num_compared: int, seed: int) -> None:
+    """Prints METEOR's time by one process and by all cores, each with its start."""
+    rng = np.random.default_rng(seed)
+    references = [[caption] for caption in captions(rng, num_sentences)]
+    candidates = captions(rng, num_sentences)
+    cores = usable_cores()
+    measured = {}
+    for processes in (1, cores):
+        began = time.perf_counter()
+        with Meteor(processes) as meteor:
+            scores = meteor.scores(references[:num_compared], candidates[:num_compared])
+            used = len(meteor.processes)
+        seconds = time.perf_counter() - began
+        measured[processes] = seconds, scores
+        print(f"METEOR, {num_compared:,} sentences, {used} process(es): {seconds:.1f} s")
+    if measured[1][1] != measured[cores][1]:
+        raise SystemExit("the scores of one process and of several differ")
+    print(f"ratio {measured[1][0] / measured[cores][0]:.2f}; all scores are equal")
+    began = time.perf_counter()
+    with Meteor() as meteor:
+        meteor.scores(references, candidates)
+    seconds = time.perf_counter() - began
+    print(f"METEOR, {num_sentences:,} sentences, {cores} core(s): {seconds:.1f} s")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--predictions", type=int, default=250_000)
     parser.add_argument("--loop-predictions", type=int, default=1_000)
     parser.add_argument("--per-image", type=int, default=50)
     parser.add_argument("--targets", type=int, default=30, help="ground truth boxes of an image")
+    parser.add_argument("--sentences", type=int, default=250_000, help="for METEOR; 0 for none")
+    parser.add_argument("--compared", type=int, default=50_000, help="by one process and by all")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     shape = args.per_image, args.targets, args.seed
 
-    print(f"{'':12}{'predictions':>12}{'seconds':>10}{'us each':>10}{'mAP':>10}")
-    timed("vectorised", dense_caption_map, random_images(args.predictions, *shape))
-    part = random_images(args.loop_predictions, *shape)
+    print(f"{'':28}{'predictions':>12}{'seconds':>10}{'us each':>10}{'mAP':>10}")
+    timed("vectorised", dense_caption_map, list(random_images(args.predictions, *shape)))
+    time_task(args.predictions, args.per_image, args.seed)
+    part = list(random_images(args.loop_predictions, *shape))
     fast = timed("vectorised", dense_caption_map, part)
     slow = timed("loops", loops.dense_caption_map, part)
     print(f"loops take {slow / fast:.0f} times as long on {args.loop_predictions:,} predictions")
+    if args.sentences:
+        time_meteor(args.sentences, min(args.compared, args.sentences), args.seed)
 
 
 if __name__ == "__main__":

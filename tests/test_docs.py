@@ -49,8 +49,13 @@ def documented() -> list:
 def known_flags(source: str) -> set[str]:
     """Flags that a script's text defines, with those of the shared parser where it uses that."""
     flags = set(FLAG.findall(source)) | {"--help"}
-    if "parser_of" in source:
-        flags |= set(FLAG.findall((ROOT / "dynrefer/runners/entry.py").read_text()))
+    shared = {
+        "parser_of": "dynrefer/runners/entry.py",
+        "datasets.convert.command": "dynrefer/datasets/convert/command.py",
+    }
+    for name, file in shared.items():
+        if name in source:
+            flags |= set(FLAG.findall((ROOT / file).read_text()))
     return flags
 
 

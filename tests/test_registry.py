@@ -17,6 +17,7 @@ RELEASE_NAMES = {
     ],
     "runner": ["epoch"],
     "text_encoder": ["eva_clip"],
+    "tag_parser": ["rules", "spacy"],
 }
 
 

@@ -133,8 +133,9 @@ def test_lists_of_the_users_own(tmp_path, name):
     assert attributes.phrase_counts == [2, 4]
     assert [entry.parent_type for entry in attributes.entries] == ["", "pattern"]
     assert [entry.freq_set for entry in attributes.entries] == ["", ""]
-    path.write_text("Traffic Light\ndog")
-    assert load_classes(path).phrases == ["the traffic light", "the dog"]
+    path.write_text("Traffic Light\ndog\nflip-flop_(sandal)")  # LVIS has underscores
+    assert load_classes(path).phrases == ["the traffic light", "the dog", "the flip-flop (sandal)"]
+    assert load_classes(path).names[2] == "flip-flop_(sandal)"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ region is [id, image id, box xyxy, captions, extra_info].
 
 import math
 from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,7 @@ class BadRecords:
         return f"{self.counts.total()} bad records ({counts})"
 
 
-def check_images(records: list[Any], bad: BadRecords) -> dict[Identity, list]:
+def check_images(records: Iterable[Any], bad: BadRecords) -> dict[Identity, list]:
     """Rows of the usable images by id, in the order of the file."""
     rows: dict[Identity, list] = {}
     for position, record in enumerate(records):
@@ -59,11 +60,10 @@ def check_images(records: list[Any], bad: BadRecords) -> dict[Identity, list]:
     return rows
 
 
-def group_by_image(
-    annotations: list[Any], images: dict[Identity, list], bad: BadRecords
-) -> dict[Identity, list[dict]]:
-    """Annotations with a new id and a known image, by image id and in the order of the file."""
-    groups: dict[Identity, list[dict]] = {}
+def known_annotations(
+    annotations: Iterable[Any], images: Container[Identity], bad: BadRecords
+) -> Iterator[dict]:
+    """Annotations with a new id and a known image, one by one in the order given."""
     ids: set[Identity] = set()
     for position, annotation in enumerate(annotations):
         try:
@@ -73,11 +73,11 @@ def group_by_image(
                 raise BadRecord("duplicate id", "another annotation has it")
             if image_id not in images:
                 raise BadRecord("unknown image id", f"{image_id!r} is not among the good 'images'")
-            ids.add(identity)
-            groups.setdefault(image_id, []).append(annotation)
         except BadRecord as error:
             bad.add(_label("annotation", annotation, position), error)
-    return groups
+            continue
+        ids.add(identity)
+        yield annotation
 
 
 def region_row(annotation: dict[str, Any], image: list, require_caption: bool) -> list:

@@ -1,55 +1,43 @@
 """Annotations behind an index on disk, so that millions of regions open at once.
 
 The release's COCO-style JSON is read and checked once and written again as lines of JSON beside
-the arrays that say where each line starts. The files are memory-mapped: opening takes
-milliseconds, and worker processes and ranks of one machine share the pages.
+the arrays that say where each line starts (``dynrefer.datasets.index_files``). Opening takes
+milliseconds; a worker process holds no record, and the arrays are mapped and shared.
 """
 
 import errno
 import hashlib
 import json
 import logging
-import mmap
 import os
 import shutil
 import tempfile
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from dynrefer.datasets.annotation_records import (
-    BadRecord,
-    BadRecords,
-    Identity,
-    check_images,
-    group_by_image,
-    region_row,
-)
-from dynrefer.vocabulary import read_json
+from dynrefer.datasets.annotation_records import BadRecords, Identity
+from dynrefer.datasets.index_files import Lines, check_position, write_index
+from dynrefer.processors.region_image import ImageFile
 
 logger = logging.getLogger(__name__)
 
 LAYOUT = 1  # of the files of an index; a change makes older indexes unfit
 POLICIES = ("strict", "skip")
-LISTED_BAD_RECORDS = 5
-LOGGED_EVERY = 500_000
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image; ``width`` and ``height`` in pixels, ``path`` with the image root in front."""
+    """One image; ``width`` and ``height`` in pixels, ``path`` is where to read it."""
 
     id: Identity
     file_name: str
     width: int
     height: int
-    path: Path
+    path: ImageFile
 
 
 @dataclass(frozen=True)
@@ -67,21 +55,27 @@ class RegionRecord:
     extra_info: dict[str, Any]
 
 
+class ImageRoot(Protocol):
+    """Where the images of an annotation file lie: a folder's path, or shards."""
+
+    def __truediv__(self, file_name: str) -> ImageFile: ...
+
+
 class AnnotationIndex:
     """Images and regions of one annotation file by position.
 
     Regions are grouped by image, images are in the order of the file. Made by ``open``. Pickling
-    carries only paths; the copy maps the same files.
+    carries only paths; the copy opens the same files.
     """
 
-    def __init__(self, directory: Path, source: Path, image_root: str | Path | None) -> None:
+    def __init__(self, directory: Path, source: Path, image_root: str | ImageRoot | None) -> None:
         self.directory, self.source, self._given_root = directory, source, image_root
         summary = json.loads((directory / "summary.json").read_text())
         self.image_root = _image_root(source, image_root, summary["image_root"])
         self.bad_record_counts: Counter[str] = Counter(summary["counts"])
         self.bad_records: list[str] = summary["messages"]
-        self._images = _Lines(directory / "images.jsonl")
-        self._regions = _Lines(directory / "regions.jsonl")
+        self._images = Lines(directory / "images.jsonl")
+        self._regions = Lines(directory / "regions.jsonl")
         self._region_starts = np.load(directory / "region_starts.npy", mmap_mode="r")
         self._image_of_region = np.load(directory / "image_of_region.npy", mmap_mode="r")
 
@@ -89,7 +83,7 @@ class AnnotationIndex:
     def open(
         cls,
         path: str | Path,
-        image_root: str | Path | None = None,
+        image_root: str | ImageRoot | None = None,
         bad_records: str = "strict",
         require_caption: bool = False,
     ) -> "AnnotationIndex":
@@ -99,9 +93,9 @@ class AnnotationIndex:
         that folder cannot be written; a changed file gets a new one. Bad records raise ("strict")
         or are left out, counted and logged ("skip").
 
-        Images lie in ``image_root``, else in the file's ``dataset.image_root``, which is looked for
-        beside the file, then in the current directory; else beside the file. Whether an image is
-        there shows when it is read.
+        Images lie in ``image_root`` (a folder, or ``ShardedImages``), else in the file's
+        ``dataset.image_root``, which is looked for beside the file, then in the current directory;
+        else beside the file. Whether an image is there shows when it is read.
 
         Raises FileNotFoundError for a missing file and ValueError for broken JSON, a missing
         section, bad records under "strict", or a file without a single good region.
@@ -151,61 +145,20 @@ class AnnotationIndex:
 
     def regions_of_image(self, j: int) -> range:
         """Positions of an image's regions; empty for an image without regions."""
-        _check_position(j, self.num_images)
+        check_position(j, self.num_images)
         return range(int(self._region_starts[j]), int(self._region_starts[j + 1]))
 
     def image_of_region(self, i: int) -> int:
         """Position of the image that region ``i`` lies in."""
-        _check_position(i, len(self))
+        check_position(i, len(self))
         return int(self._image_of_region[i])
 
 
-class _Lines:
-    """Lines of JSON in a memory-mapped file, read by number."""
-
-    def __init__(self, path: Path) -> None:
-        self._starts = np.load(_starts_path(path), mmap_mode="r")
-        with path.open("rb") as file:
-            self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, number: int) -> Any:
-        _check_position(number, len(self))
-        return json.loads(self._content[self._starts[number] : self._starts[number + 1]])
-
-    @staticmethod
-    def write(path: Path, records: Iterable[list]) -> None:
-        starts = array("q", [0])
-        with path.open("wb") as file:
-            for record in records:
-                starts.append(starts[-1] + file.write(_encode(record).encode() + b"\n"))
-        np.save(_starts_path(path), np.array(starts, dtype=np.int64))
-
-
-def _check_position(position: int, count: int) -> None:
-    if not 0 <= position < count:
-        raise IndexError(f"position {position} is outside 0..{count - 1}")
-
-
-def _starts_path(path: Path) -> Path:
-    return path.with_suffix(".starts.npy")
-
-
-def _image_root(source: Path, given: str | Path | None, recorded: str) -> Path:
+def _image_root(source: Path, given: str | ImageRoot | None, recorded: str) -> ImageRoot:
     if given is not None:
-        return Path(given)
+        return Path(given) if isinstance(given, str) else given
     beside_source = source.parent / recorded
     return beside_source if beside_source.is_dir() else Path(recorded)
-
-
-def _recorded_image_root(content: dict[str, Any], source: Path) -> str:
-    dataset = content.get("dataset", {})
-    image_root = dataset.get("image_root", "") if isinstance(dataset, dict) else None
-    if not isinstance(image_root, str):
-        raise ValueError(f"{source}: 'dataset' must be an object, its 'image_root' a folder's path")
-    return image_root
 
 
 def _index_places(source: Path, policy: str) -> tuple[Path, Path]:
@@ -239,7 +192,7 @@ def _make_index(
     building = Path(temporary) / "index"
     try:
         building.mkdir()
-        _write_index(building, source, bad_records, require_caption)
+        write_index(building, source, bad_records, require_caption)
         try:
             building.rename(place)
         except OSError:
@@ -249,46 +202,3 @@ def _make_index(
     finally:
         shutil.rmtree(temporary)
     return place
-
-
-def _write_index(building: Path, source: Path, bad_records: str, require_caption: bool) -> None:
-    logger.info("indexing %s (%.1f MB), once", source, source.stat().st_size / 1e6)
-    content = read_json(source, "build_info.annotations")
-    bad = BadRecords()
-    images = check_images(_section(content, "images", source), bad)
-    groups = group_by_image(_section(content, "annotations", source), images, bad)
-    image_root = _recorded_image_root(content, source)
-    region_starts, image_of_region = array("q", [0]), array("q")
-
-    def region_rows() -> Iterator[list]:
-        for position, image in enumerate(images.values()):
-            for annotation in groups.get(image[0], ()):
-                try:
-                    row = region_row(annotation, image, require_caption)
-                except BadRecord as error:
-                    bad.add(f"annotation id {annotation['id']!r}", error)
-                    continue
-                image_of_region.append(position)
-                if len(image_of_region) % LOGGED_EVERY == 0:
-                    logger.info("%s: %d regions indexed", source, len(image_of_region))
-                yield row
-            region_starts.append(len(image_of_region))
-
-    _Lines.write(building / "images.jsonl", images.values())
-    _Lines.write(building / "regions.jsonl", region_rows())
-    if bad.counts and bad_records == "strict":
-        listed = "".join(f"\n  {message}" for message in bad.messages[:LISTED_BAD_RECORDS])
-        advice = "correct the file, or set 'bad_records: skip' to leave them out"
-        raise ValueError(f"{source}: {bad}; {advice}. The first:{listed}")
-    if not image_of_region:
-        raise ValueError(f"{source}: holds no usable region; {bad}")
-    np.save(building / "region_starts.npy", np.array(region_starts, dtype=np.int64))
-    np.save(building / "image_of_region.npy", np.array(image_of_region, dtype=np.int64))
-    summary = {"image_root": image_root, "counts": bad.counts, "messages": bad.messages}
-    (building / "summary.json").write_text(_encode(summary))
-
-
-def _section(content: Any, key: str, source: Path) -> list[Any]:
-    if not isinstance(content, dict) or not isinstance(content.get(key), list):
-        raise ValueError(f"{source}: needs an object with the lists 'images' and 'annotations'")
-    return content[key]

@@ -10,6 +10,7 @@ from torch.utils.data import ConcatDataset
 from dynrefer.config import ConfigError
 from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.region_dataset import RegionDataset
+from dynrefer.datasets.shards import open_shards
 from dynrefer.processors.control_words import ControlWordSampler
 from dynrefer.registry import registry
 from dynrefer.views.selectors import ViewSelector
@@ -20,7 +21,7 @@ from dynrefer.vocabulary import TagVocabulary
 class DatasetRequest:
     """What a run asks of a dataset's builder.
 
-    ``name`` is the key under ``datasets``; ``split`` one of its ``annotations``; ``training``
+    ``name`` is the key under ``datasets``; ``split`` one that it has data for; ``training``
     makes samples of single regions with drawn control words, else of images with all regions.
     """
 
@@ -56,23 +57,34 @@ def build_view_selector(config: DictConfig, num_views: int) -> ViewSelector:
         ) from error
 
 
+def data_sources(config: DictConfig, split: str) -> list[str]:
+    """Shards folders of a split, or else its annotation files; empty where it has none."""
+    info = config.build_info
+    return list(info.shards.get(split, [])) or list(info.annotations.get(split, []))
+
+
 def annotation_files(config: DictConfig, name: str, split: str) -> list[str]:
-    """The annotation files of a split; raises ConfigError where it has none."""
-    files = list(config.build_info.annotations.get(split, []))
+    """What ``data_sources`` gives; raises ConfigError where it has none."""
+    files = data_sources(config, split)
     if not files:
+        info = config.build_info
+        known = [key for key in {**info.annotations, **info.shards} if data_sources(config, key)]
         raise ConfigError(
             f"datasets.{name}.build_info.annotations.{split} names no file; splits with files: "
-            f"{[key for key, value in config.build_info.annotations.items() if value]}"
+            f"{known}"
         )
     return files
 
 
 def open_annotations(config: DictConfig, path: str, training: bool) -> AnnotationIndex:
-    """The index of one annotation file, with the dataset's image root and policy."""
+    """The index of one annotation file or shards folder, by the dataset's root and policy."""
+    info = config.build_info
+    if any(path in folders for folders in info.shards.values()):
+        return open_shards(path, info.bad_records, require_caption=training)
     return AnnotationIndex.open(
         path,
-        image_root=config.build_info.image_root,
-        bad_records=config.build_info.bad_records,
+        image_root=info.image_root,
+        bad_records=info.bad_records,
         require_caption=training,
     )
 
@@ -82,10 +94,16 @@ def build_dataset(request: DatasetRequest) -> RegionDatasets:
     return registry.get("dataset", request.config.build_info.builder)(request)
 
 
+@registry.register("dataset", "dynrefer_shards")
 @registry.register("dataset", "dynrefer")
 def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
-    """A dataset from annotation files in the release's format."""
+    """A dataset from annotation files in the release's format, or from shards of them."""
     info = request.config.build_info
+    if bool(info.shards) != (info.builder == "dynrefer_shards"):
+        raise ConfigError(
+            f"datasets.{request.name}.build_info has builder: {info.builder} and shards: "
+            f"{dict(info.shards)}; shards and builder: dynrefer_shards go together"
+        )
     if info.num_views not in (None, request.num_views):
         raise ConfigError(
             f"datasets.{request.name}.build_info.num_views is {info.num_views}, model.num_views is "

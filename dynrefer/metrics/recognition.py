@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,14 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from dynrefer.metrics.instances import check_detections, read_instances
+
 BOX_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-INSTANCE_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
-DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
+INSTANCE_KEYS = {
+    "images": ("id",),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+    "categories": ("id",),
+}
 
 
 def top1_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -45,7 +49,7 @@ def coco_box_metrics(
     give 0. Raises FileNotFoundError for a missing file, ValueError for a broken one and for
     detections that name an unknown image or category or hold values that are not finite.
     """
-    source, dataset = _read_instances(instances)
+    source, dataset = read_instances(instances, INSTANCE_KEYS)
     with contextlib.redirect_stdout(io.StringIO()):
         truth, predictions = COCO(), COCO()
         # Copies, for COCOeval writes into the annotations.
@@ -54,7 +58,7 @@ def coco_box_metrics(
         predictions.dataset = {
             "images": dataset["images"],
             "categories": dataset["categories"],
-            "annotations": _checked_detections(detections, truth, source),
+            "annotations": check_detections(detections, truth.imgs, truth.cats, source),
         }
         predictions.createIndex()
         evaluation = COCOeval(truth, predictions, iouType="bbox")
@@ -83,48 +87,3 @@ def _correct(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
         )
     best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return (best == labels[:, None]).any(axis=1)
-
-
-def _read_instances(instances: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name (for messages) and content of a COCO instances file."""
-    if isinstance(instances, dict):
-        source, dataset = "instances", instances
-    else:
-        source = str(instances)
-        if not Path(instances).is_file():
-            raise FileNotFoundError(f"COCO instances file {source} does not exist")
-        try:
-            dataset = json.loads(Path(instances).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{source} is not a JSON file: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
-            raise ValueError(f"{source} is not a COCO instances file: it has no list '{key}'")
-    for index, annotation in enumerate(dataset["annotations"]):
-        missing = [key for key in INSTANCE_KEYS if key not in annotation]
-        if missing:
-            raise ValueError(f"{source}: annotations[{index}] has no {', '.join(missing)}")
-    return source, dataset
-
-
-def _checked_detections(
-    detections: Sequence[dict[str, Any]], truth: COCO, source: str
-) -> list[dict[str, Any]]:
-    """Detections with the id and the area that COCOeval reads."""
-    checked = []
-    for index, detection in enumerate(detections):
-        missing = [key for key in DETECTION_KEYS if key not in detection]
-        if missing:
-            raise ValueError(f"detections[{index}] has no {', '.join(missing)}")
-        for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
-            if detection[key] not in known:
-                raise ValueError(f"detections[{index}]: {source} has no {key} {detection[key]!r}")
-        numbers = np.array([*detection["bbox"], detection["score"]], dtype=np.float64)
-        if numbers.shape != (5,) or not np.isfinite(numbers).all():
-            raise ValueError(
-                f"detections[{index}]: bbox {detection['bbox']} and score {detection['score']} "
-                "must be x, y, width, height and a number, all finite"
-            )
-        area = float(numbers[2] * numbers[3])
-        checked.append({**detection, "id": index + 1, "area": area})
-    return checked

@@ -11,7 +11,7 @@ from dynrefer.config import ConfigError, require
 from dynrefer.models.checkpoint_places import check_filled, without_memory
 from dynrefer.models.checkpoint_translation import plain as plain_name
 from dynrefer.models.checkpoints import Source, open_source
-from dynrefer.models.decoders.caption import Generation
+from dynrefer.models.decoders.caption import Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
 from dynrefer.models.dynrefer import DynRefer, LossWeights
@@ -32,26 +32,32 @@ TOWER = "vision.tower."
 
 
 @registry.register("model", "dynrefer_t5")
-def build_dynrefer_t5(config: DictConfig) -> DynRefer:
+def build_dynrefer_t5(config: DictConfig, captions: bool = True) -> DynRefer:
     """DynRefer with an encoder-decoder language model (FLAN-T5)."""
-    return _compose(config, T5)
+    return _compose(config, T5, captions)
 
 
 @registry.register("model", "dynrefer_vicuna")
-def build_dynrefer_vicuna(config: DictConfig) -> DynRefer:
+def build_dynrefer_vicuna(config: DictConfig, captions: bool = True) -> DynRefer:
     """DynRefer with Vicuna, whose sequences begin with the end token."""
-    return _compose(config, VICUNA)
+    return _compose(config, VICUNA, captions)
 
 
 @registry.register("model", "dynrefer_causal")
-def build_dynrefer_causal(config: DictConfig) -> DynRefer:
+def build_dynrefer_causal(config: DictConfig, captions: bool = True) -> DynRefer:
     """DynRefer with any causal language model of transformers (Llama, Qwen, Mistral, ...)."""
-    return _compose(config, CAUSAL)
+    return _compose(config, CAUSAL, captions)
 
 
-def build_model(config: DictConfig) -> DynRefer:
-    """The model that ``config.arch`` names, with ``config.pretrained`` loaded where it is set."""
-    return registry.get("model", config.arch)(config)
+def build_model(config: DictConfig, captions: bool = True) -> DynRefer:
+    """The model that ``config.arch`` names, with ``config.pretrained`` loaded where it is set.
+
+    Args:
+        config: the model's.
+        captions: False builds it without its language model, for tasks that need none.
+    """
+    build = registry.get("model", config.arch)
+    return build(config) if captions else build(config, captions=False)
 
 
 def load_vocabularies(config: DictConfig) -> Vocabularies:
@@ -63,7 +69,7 @@ def load_vocabularies(config: DictConfig) -> Vocabularies:
     )
 
 
-def _compose(config: DictConfig, family: Family) -> DynRefer:
+def _compose(config: DictConfig, family: Family, captions: bool) -> DynRefer:
     plain = OmegaConf.to_container(config, resolve=True)
     frozen = frozen_parts(config)
     sources = [open_source(path, "model.pretrained") for path in pretrained_sources(config)]
@@ -78,7 +84,9 @@ def _compose(config: DictConfig, family: Family) -> DynRefer:
         qformer,
         TagDecoder(**widths, **plain["tag_decoder"]),
         RegionTextDecoder(**widths, **plain["region_text_decoder"]),
-        build_caption_decoder(config, qformer.width, family, sources),
+        build_caption_decoder(config, qformer.width, family, sources)
+        if captions
+        else NoCaptionDecoder(),
         text_encoder,
         vocabularies,
         LossWeights(**plain["loss"]),

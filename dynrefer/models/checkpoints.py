@@ -143,6 +143,9 @@ def plan_load(
     places = places_of(module, prefix)
     matches, report = _plan(module, tensors, table, places, prefix)
     _check_shapes(matches, tensors, places, source)
+    reasons = {reason for _, reason in _left_out(module, prefix)}
+    if not report.loaded and reasons.isdisjoint(report.dropped.values()):
+        raise ValueError(f"{source} ({table.title}) holds nothing of what is loaded from it")
     _check_names(report, table, strict, source)
     return [(match, [places[plain(name)] for name in match.own]) for match in matches], report
 
@@ -266,8 +269,6 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size:
 
 
 def _check_names(report: LoadReport, table: Format, strict: bool, source: str) -> None:
-    if not report.loaded:
-        raise ValueError(f"{source} ({table.title}) holds nothing of what is loaded from it")
     if not report.missing and not report.unexpected:
         return
     message = (

@@ -12,7 +12,7 @@ from dynrefer.config_schema import LossConfig
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.distributed import mean_over_processes, world_size
 from dynrefer.models import pretrained
-from dynrefer.models.decoders.caption import CaptionDecoder, Generation
+from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
 from dynrefer.models.folders import MAX_SHARD_BYTES
@@ -91,7 +91,7 @@ class DynRefer(nn.Module):
         qformer: QFormer,
         tag_decoder: TagDecoder,
         region_text_decoder: RegionTextDecoder,
-        caption_decoder: CaptionDecoder,
+        caption_decoder: CaptionDecoder | NoCaptionDecoder,
         text_encoder: TextEncoder,
         vocabularies: Vocabularies,
         loss_weights: LossWeights | None = None,

@@ -32,6 +32,7 @@ from dynrefer.config import FORMAT_VERSION, load_config
 from dynrefer.models.checkpoint_files import FROZEN, TRAINABLE
 from dynrefer.models.checkpoint_translation import plain
 from dynrefer.models.checkpoints import split_trainable
+from dynrefer.models.decoders.caption import NoCaptionDecoder
 from dynrefer.models.folders import MAX_SHARD_BYTES, new_folder, write_json, write_tensors
 from dynrefer.models.text_embeddings import CachedTextEncoder, EmbeddingCache
 from dynrefer.models.text_encoder import TextEncoder
@@ -98,6 +99,8 @@ def save_pretrained(
     """
     if model.config is None:
         raise ValueError("a model composed by hand has no configuration; build_model gives it one")
+    if isinstance(model.caption_decoder, NoCaptionDecoder):
+        raise ValueError("a model that was built without its caption decoder cannot be saved")
     trainable, others = split_trainable(model)
     if model.config.text_encoder.options.get("checkpoint"):  # the tower has a file of its own
         others = {name: others[name] for name in others if not name.startswith(_TEXT_ENCODER)}

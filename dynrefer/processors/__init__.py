@@ -1,4 +1,4 @@
-"""What turns files and annotations into model inputs: views of regions, captions, control words."""
+"""What turns annotations into model inputs: views of regions, captions, control words, tags."""
 
 from dynrefer.processors.caption import CaptionProcessor
 from dynrefer.processors.control_words import (
@@ -14,13 +14,27 @@ from dynrefer.processors.region_image import (
     open_image,
     to_rgb,
 )
+from dynrefer.processors.spacy_tag_parser import SpacyTagParser
+from dynrefer.processors.tag_index import TagIndex
+from dynrefer.processors.tag_parser import (
+    ParsedTags,
+    RuleTagParser,
+    TagParser,
+    build_tag_parser,
+)
 
 __all__ = [
     "CaptionProcessor",
     "ControlWordSampler",
     "ImageError",
+    "ParsedTags",
     "RegionImageProcessor",
     "RegionViews",
+    "RuleTagParser",
+    "SpacyTagParser",
+    "TagIndex",
+    "TagParser",
+    "build_tag_parser",
     "caption_control_words",
     "check_boxes",
     "join_control_words",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,13 @@ _DAMAGE = (OSError, SyntaxError, ValueError, NotImplementedError, Image.Decompre
 
 class ImageError(ValueError):
     """An image file that is missing, damaged or of a kind that cannot be read as 8-bit RGB."""
+
+
+class ImageFile(Protocol):
+    """What an image is read from: a path, or an image inside a shard."""
+
+    def open(self, mode: str) -> BinaryIO:
+        """The file's content; FileNotFoundError where it is missing."""
 
 
 @dataclass
@@ -38,7 +46,7 @@ class RegionViews:
     view_boxes: torch.Tensor
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | ImageFile) -> Image.Image:
     """Decodes an image file to RGB; see ``to_rgb`` for the other modes.
 
     The pixels stay as they are stored: an EXIF orientation is ignored, as published, because
@@ -47,8 +55,9 @@ def open_image(path: str | Path) -> Image.Image:
     Raises:
         ImageError: missing, truncated, no image, or too large for PIL's decompression guard.
     """
+    source = Path(path) if isinstance(path, str) else path
     try:
-        with Image.open(path) as image:
+        with source.open("rb") as file, Image.open(file) as image:
             image.load()
             return to_rgb(image)
     except FileNotFoundError as error:

@@ -21,16 +21,16 @@ from dynrefer.models.pretrained import folder_config
 from dynrefer.registry import UnknownNameError, registry
 from dynrefer.runners.epoch_runner import training_data
 from dynrefer.runners.evaluation import (
+    FROM_CONFIG,
     Metrics,
     check_evaluation,
     evaluate,
     ground_truth,
-    score,
+    published,
+    score_file,
     tasks_of,
-    write_metrics,
 )
 from dynrefer.runners.logs import make_output_dir, metric_table, set_up_logging
-from dynrefer.tasks.task import read_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -105,20 +105,12 @@ def train_main(arguments: argparse.Namespace) -> None:
         best = checkpoints / ("best" if (checkpoints / "best").exists() else "last")
         load_weights(model, best)
         for split in config.run.test_splits:
-            _show(evaluate(config, model, split, output_dir, best.name), split)
+            _show(config, evaluate(config, model, split, output_dir, best.name), split)
 
 
 def evaluate_main(arguments: argparse.Namespace) -> None:
     """Evaluates a checkpoint, or scores a result file."""
-    path = arguments.cfg_path
-    if path is None and arguments.checkpoint is None:
-        raise ConfigError("give --cfg-path, or --checkpoint for a checkpoint's own configuration")
-    if path is None:
-        config = folder_config(arguments.checkpoint, arguments.options)
-    else:
-        config = load_config(path, arguments.options)
-        if arguments.checkpoint is not None:
-            config.run.load_ckpt_path = str(arguments.checkpoint)
+    config = evaluation_config(arguments)
     splits = [arguments.split] if arguments.split else list(config.run.valid_splits)
     if not splits:
         raise ConfigError("run.valid_splits is empty; choose a split with --split")
@@ -129,23 +121,47 @@ def evaluate_main(arguments: argparse.Namespace) -> None:
     if len(splits) != 1:
         raise ConfigError(f"--res-path scores one split; choose with --split from {splits}")
     truth = ground_truth(config, splits[0], load_vocabularies(config.model))
-    predictions = read_predictions(arguments.res_path)
-    metrics = score(tasks_of(config), predictions, truth)
-    write_metrics(arguments.res_path.with_suffix(".metrics.json"), metrics, config)
-    _show(metrics, splits[0])
+    _show(config, score_file(config, splits[0], arguments.res_path, truth), splits[0])
 
 
-def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
+def evaluation_config(arguments: argparse.Namespace) -> DictConfig:
+    """The configuration of ``--cfg-path`` with the weights of ``--checkpoint``, or the latter's."""
+    path = arguments.cfg_path
+    if path is None and arguments.checkpoint is None:
+        raise ConfigError("give --cfg-path, or --checkpoint for a checkpoint's own configuration")
+    if path is None:
+        return folder_config(arguments.checkpoint, arguments.options)
+    config = load_config(path, arguments.options)
+    if arguments.checkpoint is not None:
+        config.run.load_ckpt_path = str(arguments.checkpoint)
+    return config
+
+
+def prepare_evaluation(config: DictConfig, splits: Sequence[str], output_dir: Path) -> DynRefer:
+    """The model of an evaluation, after checks of everything that it will need.
+
+    Raises:
+        ConfigError: no weights are configured.
+        FileNotFoundError, PermissionError, ValueError: files are missing or broken, or
+            ``output_dir`` cannot be written.
+    """
     if not (config.run.load_ckpt_path or config.model.pretrained):
         raise ConfigError(
             "run.load_ckpt_path and model.pretrained are not set; evaluation needs weights"
         )
     device = _start(config)
-    output_dir = make_output_dir(Path(require(config, "run.output_dir")))
+    make_output_dir(output_dir)
     check_evaluation(config, splits, load_vocabularies(config.model))
-    model = _model(config, device)
+    # A language model of billions is not loaded for classes and attributes.
+    captions = any("caption" in task.decoders for task in tasks_of(config))
+    return _model(config, device, captions)
+
+
+def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
+    output_dir = Path(require(config, "run.output_dir"))
+    model = prepare_evaluation(config, splits, output_dir)
     for split in splits:
-        _show(evaluate(config, model, split, output_dir, "eval"), split)
+        _show(config, evaluate(config, model, split, output_dir, FROM_CONFIG), split)
 
 
 def _start(config: DictConfig, training: bool = False) -> torch.device:
@@ -165,12 +181,12 @@ def _start(config: DictConfig, training: bool = False) -> torch.device:
     return device
 
 
-def _model(config: DictConfig, device: torch.device) -> DynRefer:
+def _model(config: DictConfig, device: torch.device, captions: bool = True) -> DynRefer:
     """The model on its device with the checkpoints of ``run.load_ckpt_path``."""
     # Every process starts from the same weights; dropout differs between them.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        model = build_model(config.model)
+        model = build_model(config.model, captions)
     for path in _paths(config.run.load_ckpt_path):
         open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -185,6 +201,6 @@ def _paths(value: str | Sequence[str] | None) -> list[Path]:
     return [Path(local_path(path)) for path in values]
 
 
-def _show(metrics: Metrics, split: str) -> None:
+def _show(config: DictConfig, metrics: Metrics, split: str) -> None:
     if is_main():
-        print(f"\n{split}\n{metric_table(metrics)}")
+        print(f"\n{split}\n{metric_table(metrics, published=published(config, split))}")

@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dynrefer.config import ConfigError, to_plain
-from dynrefer.datasets.batch import RegionBatch
+from dynrefer.datasets.batch import RegionBatch, start_loading
 from dynrefer.datasets.builders import (
     DatasetRequest,
     RegionDatasets,
     build_dataset,
     build_view_selector,
+    data_sources,
 )
 from dynrefer.distributed import (
     TrainingBatchSampler,
@@ -62,7 +63,7 @@ def training_data(config: DictConfig, tags: TagVocabulary) -> RegionDatasets:
     parts = []
     for name, dataset in config.datasets.items():
         for split in config.run.train_splits:
-            if not dataset.build_info.annotations.get(split):
+            if not data_sources(dataset, split):
                 continue
             request = DatasetRequest(
                 name=name,
@@ -179,7 +180,7 @@ class EpochRunner:
     def _batches(self, epoch: int) -> Iterator[RegionBatch]:
         self.dataset.set_epoch(epoch)
         self.sampler.set_position(epoch, self.position.step)
-        return iter(
+        return start_loading(
             DataLoader(
                 self.dataset,
                 batch_sampler=self.sampler,

@@ -1,20 +1,17 @@
 """Evaluation: predictions of a split, each region exactly once over all processes, and scores."""
 
 import logging
-import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import dynrefer
-from dynrefer.config import ConfigError, to_plain
+from dynrefer.config import ConfigError
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import (
     DatasetRequest,
@@ -28,14 +25,24 @@ from dynrefer.datasets.builders import (
 )
 from dynrefer.distributed import EvaluationSampler, gather_objects, is_main
 from dynrefer.models.dynrefer import DynRefer, RegionPrediction
-from dynrefer.runners.logs import write_json
+from dynrefer.registry import registry
 from dynrefer.runners.precision import autocast
-from dynrefer.tasks.task import GroundTruth, Prediction, Task, choose_tasks, write_predictions
+from dynrefer.runners.report import JudgedTask, data_facts, write_results
+from dynrefer.tasks.published import published_numbers
+from dynrefer.tasks.task import (
+    GroundTruth,
+    Prediction,
+    Task,
+    choose_tasks,
+    read_predictions,
+    write_predictions,
+)
 from dynrefer.vocabulary import Vocabularies
 
 logger = logging.getLogger(__name__)
 
 Metrics = dict[str, dict[str, float]]
+FROM_CONFIG = "eval"  # label of results of the weights that the configuration names
 
 
 def evaluated_dataset(config: DictConfig) -> str:
@@ -60,24 +67,36 @@ def ground_truth(config: DictConfig, split: str, vocabularies: Vocabularies) -> 
 
     Raises:
         FileNotFoundError, ConfigError, ValueError: annotations or instances are missing, more
-            than one file, or broken.
+            than one file, or broken; or a task does not take the boxes of a detector.
     """
     name = evaluated_dataset(config)
     files = annotation_files(config.datasets[name], name, split)
-    if len(files) != 1:
+    annotated = list(config.datasets[name].build_info.ground_truth.get(split, []))
+    for key, paths, counts in (("annotations", files, (1,)), ("ground_truth", annotated, (0, 1))):
+        if len(paths) not in counts:
+            raise ConfigError(
+                f"datasets.{name}.build_info.{key}.{split} lists {len(paths)} files; evaluation "
+                "takes one"
+            )
+    others = [task.name for task in tasks_of(config) if not task.takes_detections]
+    if annotated and others:
         raise ConfigError(
-            f"datasets.{name}.build_info.annotations.{split} lists {len(files)} files; evaluation "
-            "takes one"
+            f"datasets.{name}.build_info.ground_truth.{split}: {', '.join(others)} judges "
+            "annotated regions alone; dense_captioning takes other boxes"
         )
     instances = instances_file(config.datasets[name], split)
     if instances is not None and not instances.is_file():
         key = f"datasets.{name}.build_info.instances.{split}"
         raise FileNotFoundError(f"no COCO instances file at {instances}; {key} sets it")
+    opened = [
+        open_annotations(config.datasets[name], path, training=False) for path in files + annotated
+    ]
     return GroundTruth(
-        open_annotations(config.datasets[name], files[0], training=False),
+        opened[0],
         vocabularies,
         instances,
         image_limit(config.datasets[name]),
+        opened[1] if annotated else None,
     )
 
 
@@ -98,7 +117,8 @@ def evaluate(
     """Predicts a split and scores it with every task of the run.
 
     Tasks with the same view selector share one pass, and a pass runs only the decoders that its
-    tasks need. Writes ``results/<dataset>-<split>-<label>[-n].jsonl`` and ``metrics-...json``.
+    tasks need. Writes ``results/<dataset>-<split>-<label>[-n].jsonl``, ``metrics-...json``, a table
+    ``metrics-...md`` and a page ``regions-...html``.
 
     Returns:
         Metrics by task; on other processes than the main one too.
@@ -106,8 +126,14 @@ def evaluate(
     truth = ground_truth(config, split, model.vocabularies)
     stem = f"{evaluated_dataset(config)}-{split}-{label}"
     metrics: Metrics = {}
+    judged: list[JudgedTask] = []
+    views: list[str] = []
+    seconds = 0.0
     for number, (selector, tasks) in enumerate(_passes(config, tasks_of(config))):
+        began = time.perf_counter()
         predictions = predict_split(config, model, split, selector, tasks)
+        seconds += time.perf_counter() - began
+        views.append(_views(selector, tasks))
         if is_main():
             suffix = f"-{number + 1}" if number else ""
             path = output_dir / "results" / f"{stem}{suffix}.jsonl"
@@ -116,8 +142,16 @@ def evaluate(
             logger.info("%d predictions in %s", len(ordered), path)
             by_id = {prediction.id: asdict(prediction) for prediction in ordered}
             metrics |= score(tasks, by_id, truth)
+            judged += _judged(config, split, tasks, metrics, by_id)
     if is_main():
-        write_metrics(output_dir / f"metrics-{stem}.json", metrics, config)
+        facts = data_facts(evaluated_dataset(config), split, truth) | {
+            "weights": _weights(config) if label == FROM_CONFIG else f"{label} of {output_dir}",
+            "views": views,
+            "seconds": round(seconds, 1),
+        }
+        facts["regions per second"] = round(len(views) * facts["regions"] / seconds, 1)
+        pages = output_dir / f"metrics-{stem}.json", output_dir / f"regions-{stem}.html"
+        write_results(*pages, config, facts, judged, truth)
     return gather_objects(metrics)[0]
 
 
@@ -187,30 +221,61 @@ def headline(metrics: Metrics, tasks: Sequence[Task]) -> float:
     return sum(metrics[task.name][task.headline] for task in tasks) / len(tasks)
 
 
-def write_metrics(path: Path, metrics: Metrics, config: DictConfig) -> None:
-    """Writes metrics with the configuration and the versions that made them."""
-    versions = {
-        "dynrefer": dynrefer.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    content: dict[str, Any] = {
-        "metrics": metrics,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions,
-        "config": to_plain(config),
-    }
-    write_json(path, content)
+def score_file(config: DictConfig, split: str, path: Path, truth: GroundTruth) -> Metrics:
+    """Scores a result file; writes its metrics, table and page beside it."""
+    tasks, predictions = tasks_of(config), read_predictions(path)
+    metrics = score(tasks, predictions, truth)
+    judged = _judged(config, split, tasks, metrics, predictions)
+    facts = data_facts(evaluated_dataset(config), split, truth) | {"result file": str(path)}
+    pages = path.with_suffix(".metrics.json"), path.with_suffix(".regions.html")
+    write_results(*pages, config, facts, judged, truth)
+    return metrics
+
+
+def published(config: DictConfig, split: str) -> Metrics:
+    """The paper's numbers for what is evaluated, by task.
+
+    They are of whole splits and annotated boxes, so there are none for less, or for others.
+    """
+    name = evaluated_dataset(config)
+    dataset = config.datasets[name]
+    if dataset.build_info.ground_truth.get(split):
+        return {}
+    path = annotation_files(dataset, name, split)[0]
+    if image_limit(dataset) < open_annotations(dataset, path, training=False).num_images:
+        return {}
+    return {task.name: published_numbers(name, split, task.name) for task in tasks_of(config)}
+
+
+def _judged(
+    config: DictConfig,
+    split: str,
+    tasks: Sequence[Task],
+    metrics: Metrics,
+    predictions: Mapping[int | str, Prediction],
+) -> list[JudgedTask]:
+    numbers = published(config, split)
+    return [
+        JudgedTask(task, metrics[task.name], predictions, numbers.get(task.name, {}))
+        for task in tasks
+    ]
+
+
+def _weights(config: DictConfig) -> list[str]:
+    loaded = config.run.load_ckpt_path or config.model.pretrained
+    return [loaded] if isinstance(loaded, str) else list(loaded)
+
+
+def _views(selector: DictConfig, tasks: Sequence[Task]) -> str:
+    ratios = "" if selector.ratios is None else f" {list(selector.ratios)}"
+    return f"{selector.name}{ratios} ({', '.join(task.name for task in tasks)})"
 
 
 def _passes(config: DictConfig, tasks: Sequence[Task]) -> list[tuple[DictConfig, list[Task]]]:
     """Tasks grouped by view selector."""
-    unknown = set(config.run.view_selectors) - {task.name for task in tasks}
-    if unknown:
-        raise ConfigError(
-            f"run.view_selectors names {sorted(unknown)}; this run's tasks are "
-            f"{[task.name for task in tasks]}"
-        )
+    # One list of selectors serves all benchmarks, so tasks that do not run may have one.
+    for name in config.run.view_selectors:
+        registry.get("task", name)
     passes: dict[str, tuple[DictConfig, list[Task]]] = {}
     for task in tasks:
         selector = config.run.view_selectors.get(task.name, config.run.view_selector)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.distributed import is_main, rank
+from dynrefer.tasks.published import SOURCE
 
 
 def set_up_logging() -> None:
@@ -79,17 +80,33 @@ def make_output_dir(path: Path) -> Path:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text atomically."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
-def metric_table(metrics: Mapping[str, Mapping[str, float]], breakdown: bool = False) -> str:
-    """Metrics of tasks as aligned text; the many AP lines of a breakdown only on request."""
+def metric_table(
+    metrics: Mapping[str, Mapping[str, float]],
+    breakdown: bool = False,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+) -> str:
+    """Metrics of tasks as aligned text; the many AP lines of a breakdown only on request.
+
+    ``published`` are the paper's numbers, which stand beside the metrics of the same name.
+    """
     lines = []
     for task, values in metrics.items():
-        lines.append(task)
+        numbers = (published or {}).get(task, {})
+        lines.append(f"{task:<30}{'':8}{'published':>12}" if numbers else task)
         for name, value in values.items():
             if breakdown or not name.startswith("AP "):
-                lines.append(f"  {name:<28}{value:8.2f}")
+                beside = f"{numbers[name]:12.1f}" if name in numbers else ""
+                lines.append(f"  {name:<28}{value:8.2f}{beside}")
+    if any((published or {}).values()):
+        lines.append(f"({SOURCE})")
     return "\n".join(lines)

@@ -1,22 +1,30 @@
 """Dense captioning: captions of all regions of an image, judged by place and words (VG)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.metrics.captions import Meteor
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map
 from dynrefer.registry import registry
-from dynrefer.tasks.task import GroundTruth, Prediction, Task
+from dynrefer.tasks.captioning import Captions
+from dynrefer.tasks.region_scores import RegionWords, most_overlapping, token_f1
+from dynrefer.tasks.task import GroundTruth, Prediction
 
 
 @registry.register("task", "dense_captioning")
-class DenseCaptioning(Task):
+class DenseCaptioning(Captions):
     """Mean average precision over IoU and METEOR thresholds, in percent."""
 
     name = "dense_captioning"
     decoders = frozenset({"caption"})
     headline = "mAP"
+    takes_detections = True
+    score_name = (
+        f"{Captions.score_name}; of a detector's box: times its IoU with the annotated region that "
+        "it overlaps most, whose captions are the references"
+    )
 
     def evaluate(
         self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
@@ -28,22 +36,73 @@ class DenseCaptioning(Task):
         metrics |= {f"AP {pair}": value for pair, value in result["ap_breakdown"].items()}
         return {name: 100 * value for name, value in metrics.items()}
 
+    def region_scores(
+        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
+    ) -> dict[int | str, float]:
+        """The score of every predicted region; 0 where it overlaps no annotated one."""
+        if truth.annotated is None:
+            return super().region_scores(predictions, truth)
+        return {
+            region.id: self._score_among(annotated, predictions, region)
+            for annotated, predicted in truth.annotated_images()
+            for region in predicted
+        }
+
+    def region_score(
+        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+    ) -> float | None:
+        """F1 of the words, times the IoU where the region is a detector's box."""
+        if truth.annotated is None:
+            return super().region_score(predictions, region, truth)
+        return self._score_among(truth.annotated_regions(region), predictions, region)
+
+    def region_words(
+        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+    ) -> RegionWords:
+        """The caption, and the references: the region's own, or those of the annotated one."""
+        words = super().region_words(predictions, region, truth)
+        if truth.annotated is None:
+            return words
+        target, iou = most_overlapping(region, truth.annotated_regions(region))
+        references = target.captions if target else ()
+        return RegionWords(words.said, [f"{text} (IoU {iou:.2f})" for text in references])
+
+    def _score_among(
+        self,
+        annotated: Sequence[RegionRecord],
+        predictions: Mapping[int | str, Prediction],
+        region: RegionRecord,
+    ) -> float:
+        target, iou = most_overlapping(region, annotated)
+        caption = self.field_of(predictions, region, "caption")
+        return iou * token_f1(caption, target.captions) if target else 0.0
+
     def _images(
         self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
     ) -> Iterator[DenseCaptionImage]:
-        for regions in truth.images():
-            boxes = np.array([region.box for region in regions], dtype=np.float64)
-            captions = [
-                (box, caption)
-                for box, region in zip(boxes, regions, strict=True)
-                for caption in region.captions
-            ]
+        for annotated, predicted in truth.annotated_images():
+            captions = [(region.box, text) for region in annotated for text in region.captions]
             yield DenseCaptionImage(
                 target_boxes=np.array([box for box, _ in captions]).reshape(-1, 4),
                 target_text=[caption for _, caption in captions],
-                boxes=boxes,
-                text=[self.field_of(predictions, region, "caption") for region in regions],
-                scores=np.array(
-                    [self.field_of(predictions, region, "score") for region in regions]
-                ),
+                boxes=np.array([region.box for region in predicted]).reshape(-1, 4),
+                text=[self.field_of(predictions, region, "caption") for region in predicted],
+                scores=np.array([self._confidence(predictions, region) for region in predicted]),
             )
+
+    def _confidence(
+        self, predictions: Mapping[int | str, Prediction], region: RegionRecord
+    ) -> float:
+        """The detector's score where the box has one (``grit_result.score``), else the caption's.
+
+        As published, one takes the other's place; they are not multiplied.
+        """
+        score = region.extra_info.get("grit_result", {}).get("score")
+        if score is None:
+            return self.field_of(predictions, region, "score")
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise ValueError(
+                f"{self.name}: region {region.id!r}: extra_info.grit_result.score is {score!r}, "
+                "must be a number"
+            )
+        return score

@@ -5,12 +5,15 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dynrefer.datasets.annotations import AnnotationIndex, RegionRecord
 from dynrefer.models.dynrefer import RegionPrediction
 from dynrefer.registry import registry
+from dynrefer.tasks.region_scores import RegionWords
+from dynrefer.tasks.release_results import read_release_results
 from dynrefer.vocabulary import Vocabularies
 
 Prediction = Mapping[str, Any]
@@ -20,43 +23,93 @@ Prediction = Mapping[str, Any]
 class GroundTruth:
     """What predictions are judged against.
 
-    ``index`` holds the annotated regions, of which those of the first ``max_images`` images count;
-    ``instances`` is COCO's instances file where the dataset has one; ``vocabularies`` give
-    attributes and classes their order.
+    ``index`` holds the regions that are predicted, of which those of the first ``max_images``
+    images count. They are annotated themselves; or ``annotated`` holds the annotated regions of the
+    same images, where those of ``index`` are the boxes of a detector. ``instances`` is COCO's
+    instances file where the dataset has one; ``vocabularies`` give attributes and classes their
+    order.
     """
 
     index: AnnotationIndex
     vocabularies: Vocabularies
     instances: Path | None = None
     max_images: int | None = None
+    annotated: AnnotationIndex | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether all images of the annotation file count."""
         return self.max_images is None or self.max_images >= self.index.num_images
 
-    def images(self) -> Iterator[list[RegionRecord]]:
-        """The regions of each image that has any, in the order of the file."""
+    def image_ids(self) -> dict[int | str, int]:
+        """Position in ``index`` of each image that counts, by its id."""
         number = self.index.num_images
-        for image in range(number if self.max_images is None else min(self.max_images, number)):
-            regions = [self.index.region(i) for i in self.index.regions_of_image(image)]
+        if self.max_images is not None:
+            number = min(self.max_images, number)
+        return {self.index.image(position).id: position for position in range(number)}
+
+    def images(self) -> Iterator[list[RegionRecord]]:
+        """The predicted regions of each image that has any, in the order of the file."""
+        for position in self.image_ids().values():
+            regions = _regions(self.index, position)
             if regions:
                 yield regions
 
     def regions(self) -> Iterator[RegionRecord]:
-        """All annotated regions, in the order of the file."""
+        """All predicted regions, in the order of the file."""
         return itertools.chain.from_iterable(self.images())
+
+    def annotated_regions(self, region: RegionRecord) -> list[RegionRecord]:
+        """The annotated regions of a detector's box's image, which ``annotated`` holds."""
+        return _regions(self.annotated, self._annotated_places[region.image_id])
+
+    @cached_property
+    def _annotated_places(self) -> dict[int | str, int]:
+        return {self.annotated.image(i).id: i for i in range(self.annotated.num_images)}
+
+    def annotated_images(self) -> Iterator[tuple[list[RegionRecord], list[RegionRecord]]]:
+        """The annotated and the predicted regions of each image that has any of them.
+
+        Raises:
+            ValueError: ``index`` has an image that ``annotated`` does not have.
+        """
+        if self.annotated is None:
+            yield from ((regions, regions) for regions in self.images())
+            return
+        places = self.image_ids()
+        missing = set(places)
+        for position in range(self.annotated.num_images):
+            image_id = self.annotated.image(position).id
+            missing.discard(image_id)
+            if image_id in places or self.is_whole:
+                predicted = _regions(self.index, places[image_id]) if image_id in places else []
+                annotated = _regions(self.annotated, position)
+                if annotated or predicted:
+                    yield annotated, predicted
+        if missing:
+            raise ValueError(
+                f"{self.index.source}: {len(missing)} images are not in {self.annotated.source}, "
+                f"e.g. image id {next(iter(missing))!r}"
+            )
+
+
+def _regions(index: AnnotationIndex, image: int) -> list[RegionRecord]:
+    return [index.region(i) for i in index.regions_of_image(image)]
 
 
 class Task(ABC):
     """A benchmark: which decoders it needs and how predictions are scored.
 
-    ``headline`` names the metric that picks the best checkpoint, in percent.
+    ``headline`` names the metric that picks the best checkpoint, in percent; ``score_name`` says
+    what the score of a single region is; ``takes_detections`` whether predicted regions may be
+    other ones than the annotated regions (``GroundTruth.annotated``).
     """
 
     name: str
     decoders: frozenset[str]
     headline: str
+    score_name: str
+    takes_detections: bool = False
 
     @abstractmethod
     def evaluate(
@@ -67,6 +120,31 @@ class Task(ABC):
         Raises:
             ValueError: regions without a prediction, or predictions without the needed field.
         """
+
+    def region_scores(
+        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
+    ) -> dict[int | str, float]:
+        """``region_score`` of the predicted regions that have one, by region id."""
+        scores = {
+            region.id: self.region_score(predictions, region, truth) for region in truth.regions()
+        }
+        return {id_: score for id_, score in scores.items() if score is not None}
+
+    @abstractmethod
+    def region_score(
+        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+    ) -> float | None:
+        """How well one region was predicted, higher is better; None where it has no label.
+
+        Raises:
+            ValueError: as ``evaluate`` does.
+        """
+
+    @abstractmethod
+    def region_words(
+        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+    ) -> RegionWords:
+        """What a report shows of a region; nothing true of one without a label."""
 
     def field_of(
         self,
@@ -101,7 +179,10 @@ _RELEASE_BENCHMARKS = (
     ("reg", "region_captioning"),
     ("refcoco", "region_captioning"),
     ("ovad", "attribute_detection"),
+    ("lvis", "lvis_detection"),
+    ("imagenet_s", "imagenet_s"),
     ("vg", "dense_captioning"),
+    ("grit", "dense_captioning"),
     ("coco", "region_recognition"),
 )
 
@@ -140,12 +221,17 @@ def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> No
 def read_predictions(path: Path) -> dict[int | str, Prediction]:
     """Reads a result file into predictions by region id.
 
+    A ``.json`` file is one of the published code (``dynrefer.tasks.release_results``); any other
+    has one JSON object a region and line.
+
     Raises:
         FileNotFoundError: there is none.
         ValueError: a line that is not a JSON object with an id, or an id that comes twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no result file at {path}")
+    if path.suffix.lower() == ".json":
+        return read_release_results(path)
     predictions: dict[int | str, Prediction] = {}
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):

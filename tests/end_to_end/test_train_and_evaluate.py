@@ -25,6 +25,11 @@ def test_training(trained):
         metrics = json.loads((out / f"metrics-shapes-{split}-{label}.json").read_text())
         assert set(metrics["metrics"]) == {"attribute_detection", "region_recognition"}
         assert metrics["config"]["run"]["output_dir"] == str(out)
+        assert metrics["evaluated"]["images"] == images
+        assert metrics["evaluated"]["weights"] == f"{label} of {out}"
+        table = (out / f"metrics-shapes-{split}-{label}.md").read_text()
+        assert "**accuracy**" in table and "views | image_prior (attribute_detection" in table
+        assert "base64" in (out / f"regions-shapes-{split}-{label}.html").read_text()
         predictions = read_predictions(out / "results" / f"shapes-{split}-{label}.jsonl")
         assert len({one["image_id"] for one in predictions.values()}) == images
     assert "accuracy" in result.stdout and "test" in result.stdout
@@ -66,6 +71,11 @@ def test_scoring_a_result_file_needs_no_model(trained, run_file, here, monkeypat
     scored = json.loads((tmp_path / "a.metrics.json").read_text())["metrics"]
     assert scored == json.loads((out / "metrics-shapes-test-best.json").read_text())["metrics"]
     assert "accuracy" in printed
+    # The page is that of the evaluation, but for what was evaluated.
+    pages = [out / "regions-shapes-test-best.html", tmp_path / "a.regions.html"]
+    shown, again = (page.read_text().partition("<h2>")[2] for page in pages)
+    assert shown == again and "base64" in shown
+    assert f"| result file | {path} |" in (tmp_path / "a.metrics.md").read_text()
 
 
 def test_train_py_evaluates_where_the_configuration_says_so(trained, run_file, here, tmp_path):

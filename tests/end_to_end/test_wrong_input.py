@@ -149,8 +149,8 @@ def test_bad_records_can_be_left_out(run_file, here, changed, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"images": [', "changed.json: broken JSON at line 1, column 13"),
-        ("[]", "changed.json: needs an object with the lists 'images' and 'annotations'"),
+        ('{"images": [', "changed.json: ends inside a value; is the file cut off? (at byte 12)"),
+        ("[]", "changed.json: must be an object (at byte 0)"),
     ],
 )
 def test_broken_annotations(run_file, refused, changed, tmp_path, text, message):

@@ -77,11 +77,12 @@ def test_tasks_with_the_same_selector_share_a_pass(make_config):
     ]
 
 
-def test_a_selector_for_a_task_that_does_not_run(make_config):
+def test_selectors_of_tasks_that_do_not_run(make_config):
     config = make_config("run.view_selectors.region_captioning={name: stochastic}")
-    with pytest.raises(
-        ConfigError, match=r"view_selectors names \['region_captioning'\]; this run"
-    ):
+    ((selector, _),) = _passes(config, tasks_of(config))
+    assert selector.name == "image_prior"
+    config = make_config("run.view_selectors.region_captionin={name: stochastic}")
+    with pytest.raises(KeyError, match="no task .*did you mean 'region_captioning'"):
         _passes(config, tasks_of(config))
 
 
@@ -107,6 +108,21 @@ def test_a_pass_runs_only_the_decoders_of_its_tasks(make_config, model, tmp_path
         assert one["ratios"] != other["ratios"] == [0.0, 0.0, 0.0]
     content = json.loads((tmp_path / "metrics-shapes-val-test.json").read_text())
     assert content["metrics"] == metrics
+
+
+def test_regions_of_several_images_share_a_chunk(make_config, model, monkeypatch):
+    """A language model writes the captions of ``split_size`` regions at a time, of any images."""
+    config = make_config("run.tasks=[region_captioning]", "run.batch_size_eval=64")
+    config.run.split_size = 6
+    seen, predict = [], model.predict
+    monkeypatch.setattr(
+        model, "predict", lambda chunk, decoders: seen.append(chunk) or predict(chunk, decoders)
+    )
+    predictions = predict_split(config, model, "val", config.run.view_selector, tasks_of(config))
+    assert len(predictions) > 12 and all(one.caption is not None for one in predictions)
+    sizes = [len(chunk) for chunk in seen]
+    assert set(sizes[:-1]) == {6} and sum(sizes) == len(predictions)
+    assert max(len(set(chunk.image_ids)) for chunk in seen) > 1
 
 
 @pytest.mark.parametrize(
@@ -159,6 +175,34 @@ def test_the_evaluated_dataset_is_named_or_the_first(make_config):
         evaluation.evaluated_dataset(config)
 
 
+def test_boxes_of_a_detector_and_what_judges_them(make_config, truth_of):
+    """The two files of a split; here both are the same one."""
+    own = truth_of()
+    given = f"{DATASET}.ground_truth.val=[{own.index.source}]"
+    truth = truth_of("run.tasks=[dense_captioning]", given)
+    assert own.annotated is None and truth.annotated.source == own.index.source
+    assert list(truth.annotated_images()) == list(own.annotated_images())
+    assert truth_of("run.tasks=[dense_captioning]", given, split="test").annotated is None
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ([], {"accuracy": 91.8}),
+        (["max_imgs=1000"], {"accuracy": 91.8}),
+        (["max_imgs=2"], None),
+        (["ground_truth.val=[x]"], None),
+    ],
+)
+def test_published_numbers_are_of_whole_splits_and_annotated_boxes(make_config, options, numbers):
+    config = make_config(*[f"{DATASET}.{option}" for option in options])
+    config.datasets = {"coco": config.datasets.shapes}
+    expected = {} if numbers is None else {"region_recognition": numbers}
+    assert evaluation.published(config, "val") == expected
+    if numbers:
+        assert evaluation.published(config, "test") == {"region_recognition": {}}
+
+
 def test_metrics_are_finite_numbers_that_json_can_hold(make_config, model, tmp_path):
     config = make_config("run.tasks=[attribute_detection,region_recognition]")
     metrics = evaluate(config, model, "test", tmp_path, "x")
@@ -175,6 +219,21 @@ def test_metrics_are_finite_numbers_that_json_can_hold(make_config, model, tmp_p
         ([f"{DATASET}.annotations.val=[]"], ConfigError, "annotations.val names no file; splits"),
         ([f"{DATASET}.annotations.val=[a, b]"], ConfigError, "lists 2 files; evaluation takes one"),
         ([f"{DATASET}.instances.val=no.json"], FileNotFoundError, "no COCO instances file at no"),
+        (
+            ["run.tasks=[dense_captioning]", f"{DATASET}.ground_truth.val=[no.json]"],
+            FileNotFoundError,
+            "no annotation file at no",
+        ),
+        (
+            ["run.tasks=[dense_captioning]", f"{DATASET}.ground_truth.val=[a, b]"],
+            ConfigError,
+            "ground_truth.val lists 2 files; evaluation takes one",
+        ),
+        (
+            [ALL_TASKS, f"{DATASET}.ground_truth.val=[no.json]"],
+            ConfigError,
+            "ground_truth.val: region_captioning, attribute_detection, region_recognition judges",
+        ),
         ([f"{DATASET}.builder=dynrefr"], KeyError, "no dataset .*did you mean 'dynrefer'"),
         ([f"{DATASET}.num_views=2"], ConfigError, "num_views is 2, model.num_views is 3"),
         (["run.tasks=[recognition]"], KeyError, "no task .*did you mean 'region_recognition'"),

@@ -85,6 +85,21 @@ def test_table_of_metrics():
     assert "AP small" in metric_table(metrics, breakdown=True)
 
 
+def test_published_numbers_beside_metrics():
+    metrics = {"one": {"mAP": 12.345, "x": 1.0}, "two": {"CIDEr": 100.0}}
+    assert metric_table(metrics, published={"two": {}}) == metric_table(metrics)
+    lines = metric_table(metrics, published={"one": {"mAP": 47.6}, "two": {}}).splitlines()
+    assert [line.split() for line in lines[:-1]] == [
+        ["one", "published"],
+        ["mAP", "12.35", "47.6"],
+        ["x", "1.00"],
+        ["two"],
+        ["CIDEr", "100.00"],
+    ]
+    assert lines[0].endswith("published") and len(lines[0]) == len(lines[1])
+    assert "arXiv 2405.16071" in lines[-1]
+
+
 @pytest.mark.parametrize("main", [True, False])
 def test_console(main, monkeypatch, capsys):
     monkeypatch.setattr(logs, "is_main", lambda: main)

@@ -207,6 +207,27 @@ class CaptionDecoder(Part, ABC):
         return steps.masked_fill(after_end(written, self.tokenizer.eos_token_id), 0).sum(dim=1)
 
 
+class NoCaptionDecoder(nn.Module):
+    """The place of a caption decoder in a model that shall not write captions.
+
+    It has no parameters, and weights of caption decoders are left out of what is loaded.
+    """
+
+    left_out = {".*": "the model is built without its caption decoder, which no task needs"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.language_model = nn.Module()
+
+    def loss(self, *_: Any) -> tuple[Tensor, Tensor]:
+        """Raises RuntimeError."""
+        raise RuntimeError("the model was built without its caption decoder; it cannot train")
+
+    def generate(self, *_: Any) -> Captions:
+        """Raises RuntimeError."""
+        raise RuntimeError("the model was built without its caption decoder; it writes no captions")
+
+
 class _FiniteLogits(LogitsProcessor):
     """Ends a generation at the first logit of a region that is not finite.
 

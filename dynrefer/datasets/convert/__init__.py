@@ -1,0 +1,1 @@
+"""Annotation files in the release's format from public downloads, one file a source."""

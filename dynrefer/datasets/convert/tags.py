@@ -1,0 +1,180 @@
+"""Tags for training, parsed from the captions of an annotation file."""
+
+import json
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dynrefer.datasets.json_stream import iterate_items, read_members
+from dynrefer.processors.tag_parser import ParsedTags, TagParser, build_tag_parser
+from dynrefer.vocabulary import TagVocabulary
+
+Annotation = dict[str, Any]
+
+CHUNK_REGIONS = 2_000  # what a worker parses at a time; some tens of milliseconds
+CHUNKS_AHEAD = 3  # for each worker, so that none waits and memory stays small
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class TaggingError(ChildProcessError):
+    """A worker process ended before its captions were parsed."""
+
+
+def tag_annotations(
+    annotations: Iterable[Annotation],
+    vocabulary: TagVocabulary,
+    parser: str | TagParser = "rules",
+    processes: int = 1,
+    synonyms: str | Path | None = None,
+) -> Iterator[Annotation]:
+    """Copies of annotations, in their order, with ``extra_info.parser_result`` filled in.
+
+    A region with several captions gets the tags of all of them. One without a caption (none,
+    null or blank) comes out as it went in.
+
+    Args:
+        annotations: in the release's format.
+        vocabulary: what tag_set1 (of the subject) and tag_set2 (of others) index.
+        parser: the name of a registered parser, or one of that vocabulary.
+        processes: workers; 1 parses in this process.
+        synonyms: a table of the user's own, for a parser given by name.
+
+    Raises ValueError naming the id for a caption or an extra_info of the wrong type, for
+    ``processes`` below 1 and for an empty vocabulary, TaggingError where a worker dies, and what
+    ``build_tag_parser`` raises.
+    """
+    if processes < 1:
+        raise ValueError(f"processes is {processes}; valid is 1 or more")
+    # Built here even for workers, so that an unknown name is not their traceback.
+    built = build_tag_parser(parser, vocabulary, synonyms) if isinstance(parser, str) else parser
+    if processes == 1:
+        return _tag_here(annotations, built)
+    return _tag_in_workers(annotations, built, processes)
+
+
+def captions_of(annotation: Annotation) -> list[str]:
+    """Captions of a region, blank ones left out; raises ValueError for other than texts."""
+    where = f"annotation id {annotation.get('id')!r}"
+    captions = annotation.get("captions")
+    key = "caption" if captions is None else "captions"
+    if captions is None:
+        caption = annotation.get("caption")
+        captions = [] if caption is None else [caption]
+    if not (isinstance(captions, list) and all(isinstance(text, str) for text in captions)):
+        valid = "a text" if key == "caption" else "a list of texts"
+        raise ValueError(f"{where}: '{key}' is {annotation[key]!r}; valid is {valid}")
+    return [caption for caption in captions if caption.strip()]
+
+
+def _tag_here(annotations: Iterable[Annotation], parser: TagParser) -> Iterator[Annotation]:
+    for annotation in annotations:
+        captions = captions_of(annotation)
+        yield _with_tags(annotation, _parse_all(parser, captions) if captions else None)
+
+
+def _tag_in_workers(
+    annotations: Iterable[Annotation], parser: TagParser, processes: int
+) -> Iterator[Annotation]:
+    # Spawned, not forked: a fork of a process with threads (torch, tqdm) can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _start_worker, (parser,))
+    running: deque[tuple[list[Annotation], Future]] = deque()
+    source = iter(annotations)
+    try:
+        while True:
+            chunk = list(islice(source, CHUNK_REGIONS))
+            if chunk:
+                texts = [captions_of(annotation) for annotation in chunk]
+                running.append((chunk, pool.submit(_parse_chunk, texts)))
+            if not running:
+                return
+            if not chunk or len(running) >= CHUNKS_AHEAD * processes:
+                done, future = running.popleft()
+                yield from map(_with_tags, done, future.result())
+    except BrokenProcessPool as error:
+        raise TaggingError(
+            "a process that parses captions died (killed for memory?); try fewer --processes"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker_parser: TagParser | None = None
+
+
+def _start_worker(parser: TagParser) -> None:
+    global _worker_parser
+    _worker_parser = parser
+
+
+def _parse_chunk(texts: list[list[str]]) -> list[ParsedTags | None]:
+    return [_parse_all(_worker_parser, captions) if captions else None for captions in texts]
+
+
+def _parse_all(parser: TagParser, captions: list[str]) -> ParsedTags:
+    if len(captions) == 1:
+        return parser(captions[0])
+    results = [parser(caption) for caption in captions]
+    subject = dict.fromkeys(tag for result in results for tag in result.subject)
+    others = dict.fromkeys(tag for result in results for tag in result.others)
+    return ParsedTags(list(subject), list(others))
+
+
+def _with_tags(annotation: Annotation, tags: ParsedTags | None) -> Annotation:
+    extra_info = annotation.get("extra_info")
+    if not isinstance(extra_info, dict | None):
+        where = f"annotation id {annotation.get('id')!r}"
+        raise ValueError(f"{where}: 'extra_info' is {extra_info!r}; valid is an object")
+    if tags is None:
+        return annotation
+    result = {"tag_set1": tags.subject, "tag_set2": tags.others}
+    return {**annotation, "extra_info": {**(extra_info or {}), "parser_result": result}}
+
+
+def read_annotations(path: str | Path) -> tuple[dict[str, Any], Iterator[Annotation]]:
+    """The other members of an annotation file, and its annotations one by one.
+
+    Raises FileNotFoundError, and ValueError naming the file for one that is no annotation file;
+    a record that is no object on reaching it.
+    """
+    members = read_members(path, without=("annotations",))
+    return members, map(_checked(path), enumerate(iterate_items(path, "annotations")))
+
+
+def _checked(path: str | Path) -> Callable[[tuple[int, Any]], Annotation]:
+    def check(numbered: tuple[int, Any]) -> Annotation:
+        position, record = numbered
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: annotations[{position}] is {record!r}; valid is an object")
+        return record
+
+    return check
+
+
+def write_annotations(
+    out: str | Path, members: dict[str, Any], annotations: Iterable[Annotation]
+) -> None:
+    """Writes an annotation file as annotations come, and puts it in place when whole.
+
+    ``members`` are written first. Where they end in an error, what was at
+    ``out`` stays as it was.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.tags.part")
+    try:
+        # Half a surrogate pair, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("{" + "".join(f"{_encode(k)}:{_encode(v)},\n" for k, v in members.items()))
+            file.write('"annotations":[')
+            for number, annotation in enumerate(annotations):
+                file.write((",\n" if number else "\n") + _encode(annotation))
+            file.write("\n]}\n")
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)

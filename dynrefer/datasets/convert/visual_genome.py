@@ -1,0 +1,277 @@
+"""Visual Genome: described regions by the dense-captioning split, and the VG-COCO part of them.
+
+Captions and boxes are prepared as the published code's were (its authors' converter stands in the
+history of callsys/ControlCap; it follows jcjohnson/densecap and GRiT): words in lower case without
+punctuation, phrases of more than 15 words left out, boxes clipped and starting at pixel 1. As there
+training drops empty phrases and empty boxes, which evaluation keeps. Unlike there a box wholly
+outside its image is dropped from every split.
+"""
+
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dynrefer.datasets.annotation_records import BadRecord, Identity
+from dynrefer.datasets.convert.coco_style import ImageTable, image_of
+from dynrefer.datasets.convert.source_records import (
+    Box,
+    Image,
+    check_overlap,
+    finite_numbers,
+    identity_of,
+    label_of,
+    read_records,
+    size_of,
+    text_of,
+    value_of,
+)
+from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
+from dynrefer.datasets.json_stream import read_members
+
+SPLITS = ("train", "val", "test")
+VERSIONS = ("vg1.0", "vg1.2", "vgcoco")
+EXPECTED_IMAGES = {
+    "vg1.0": {"train": 77_398, "val": 5_000, "test": 5_000},
+    "vg1.2": {"train": 77_398, "val": 5_000, "test": 5_000},
+    "vgcoco": {"train": 38_080, "val": 2_489, "test": 2_476},
+}
+MAX_WORDS = 15
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_SYMBOLS = str.maketrans(
+    {
+        "½": "half",
+        "—": "-",
+        "™": "",
+        "¢": "cent",
+        "ç": "c",
+        "û": "u",
+        "é": "e",
+        "è": "e",
+        "°": " degree",
+        "…": "",
+    }
+)
+
+AnnotationStep = Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class VisualGenomeFiles:
+    """``image_data.json``, ``region_descriptions.json`` and ``densecap_splits.json``."""
+
+    image_data: Path
+    regions: Path
+    splits: Path
+
+
+def convert_visual_genome(
+    files: VisualGenomeFiles,
+    outs: Mapping[str, Path],
+    version: str,
+    images: ImageFolder,
+    step: AnnotationStep = iter,
+) -> dict[str, AnnotationWriter]:
+    """Converts Visual Genome to one file a split in one pass over the regions.
+
+    ``outs`` names the file of each wanted split; ``step`` may complete the annotations on their
+    way, in order. Memory holds the images, not the regions. Returns the finished writers by split.
+
+    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
+    not Visual Genome's, and ValueError for a split without a usable region.
+    """
+    split_of = _splits(files.splits)
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                AnnotationWriter(out, images, {"images": EXPECTED_IMAGES[version][split]})
+            )
+            for split, out in outs.items()
+        }
+        source = _Source(files, writers, split_of, only_coco=version == "vgcoco", images=images)
+        for region in step(source.regions()):
+            image = source.table[region["image_id"]]
+            writers[split_of[image["id"]]].add(image, region)
+        for writer in writers.values():
+            writer.check()
+    return writers
+
+
+def clean_phrase(phrase: str) -> str:
+    """A phrase in lower case, symbols spelt out, without punctuation, single spaces."""
+    return " ".join(phrase.translate(_SYMBOLS).lower().translate(_NO_PUNCTUATION).split())
+
+
+def image_names(name: str, *folders: str) -> tuple[str, ...]:
+    """Where an image of Visual Genome may lie under the folder of images."""
+    folders = dict.fromkeys([*folders, "VG_100K", "VG_100K_2"])
+    return (*(f"{folder}/{name}" for folder in folders), name)
+
+
+def place_box(box: Box, image: Image, training: bool) -> tuple[Box, str | None]:
+    """A region's box xywh in its image, and what was changed about it.
+
+    The box starts at pixel 1 or later and ends at the image's border. BadRecord for a box wholly
+    outside, and in training for one without area, which evaluation widens to a pixel.
+    """
+    check_overlap(box, image)
+    x, y, width, height = box
+    if width < 0 or height < 0:
+        raise BadRecord("box has no area", f"{box} (x, y, width, height)")
+    right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
+    left, top = (
+        min(max(start, 1), size - 1) for start, size in ((x, image["width"]), (y, image["height"]))
+    )
+    if right <= left or bottom <= top:
+        if training:
+            raise BadRecord("box has no area", f"{box} (x, y, width, height)")
+        # As the published model looks at it (a polygon of a pixel or less).
+        left = right - 1 if right <= left else left
+        top = bottom - 1 if bottom <= top else top
+        return [left, top, right - left, bottom - top], "empty box widened to a pixel"
+    if x < 0 or y < 0 or x + width > right or y + height > bottom:
+        return [left, top, right - left, bottom - top], "box clipped to its image"
+    if x < 1 or y < 1:
+        return [left, top, right - left, bottom - top], "box moved to start at pixel 1"
+    return box, None
+
+
+def _splits(source: Path) -> dict[Identity, str]:
+    """The split of each image id; ValueError for a file that is no split file."""
+    members = read_members(source)
+    split_of: dict[Identity, str] = {}
+    for split in SPLITS:
+        ids = members.get(split)
+        if not isinstance(ids, list) or not all(type(identity) is int for identity in ids):
+            raise ValueError(f"{source}: '{split}' must be a list of image ids")
+        for identity in ids:
+            if split_of.setdefault(identity, split) != split:
+                raise ValueError(
+                    f"{source}: image {identity} is in {split_of[identity]} and {split}"
+                )
+    return split_of
+
+
+class _Source:
+    """The images and regions that belong to the wanted splits."""
+
+    def __init__(
+        self,
+        files: VisualGenomeFiles,
+        writers: Mapping[str, AnnotationWriter],
+        split_of: Mapping[Identity, str],
+        only_coco: bool,
+        images: ImageFolder,
+    ) -> None:
+        self._files, self._writers, self._split_of = files, writers, split_of
+        self._only_coco, self._folder = only_coco, images
+        # Images of VG alone, where only those of COCO are wanted.
+        self._passed_over: set[Identity] = set()
+        self.table = self._read_images()
+
+    def regions(self) -> Iterator[dict[str, Any]]:
+        """Usable regions, image by image as the file has them; the others are dropped."""
+        seen: set[Identity] = set()
+        for position, record in enumerate(read_records(self._files.regions)):
+            label = label_of("regions of image", record, position)
+            try:
+                identity = identity_of(record, "id", "image_id")
+                records = value_of(record, "regions", list)
+            except BadRecord as error:
+                self._drop_everywhere(label, error)
+                continue
+            writer = self._writer_of(identity)
+            if writer is None or identity in self._passed_over:
+                continue
+            if identity in seen:
+                writer.change(label, "image listed again, its regions added")
+            if records:
+                seen.add(identity)
+            yield from self._regions_of(identity, records, writer)
+        for identity in sorted(self._split_of.keys() - seen - self._passed_over):
+            writer = self._writer_of(identity)
+            if writer is not None:
+                error = BadRecord("image without a region", f"in {self._files.regions}")
+                writer.drop(f"image {identity!r}", error)
+
+    def _regions_of(
+        self, identity: Identity, records: Sequence[Any], writer: AnnotationWriter
+    ) -> Iterator[dict[str, Any]]:
+        training = self._split_of[identity] == "train"
+        for position, record in enumerate(records):
+            key = "region_id" if isinstance(record, dict) and "region_id" in record else "id"
+            label = label_of("region", record, position, key)
+            try:
+                image = image_of(self.table, identity)
+                region, change = _region(record, image, training)
+            except BadRecord as error:
+                writer.drop(f"{label} of image {identity!r}", error)
+                continue
+            if change:
+                writer.change(label, change)
+            yield region
+
+    def _read_images(self) -> ImageTable:
+        """Images of the wanted splits by id."""
+        table: ImageTable = {}
+        for position, record in enumerate(read_records(self._files.image_data)):
+            label = label_of("image", record, position, "image_id")
+            try:
+                identity = identity_of(record, "image_id", "id")
+            except BadRecord as error:
+                self._drop_everywhere(label, error)
+                continue
+            writer = self._writer_of(identity)
+            if writer is None:
+                for other in self._writers.values():
+                    other.counts["source images in no split"] += identity not in self._split_of
+            elif identity in table or identity in self._passed_over:
+                writer.drop(label, BadRecord("duplicate id", "an earlier image has it"))
+            elif self._only_coco and record.get("coco_id") is None:
+                self._passed_over.add(identity)
+                writer.counts["images not of COCO"] += 1
+            else:
+                try:
+                    table[identity] = self._image(record, identity)
+                except BadRecord as error:
+                    table[identity] = error
+                    writer.drop(label, error)
+        if not table:
+            raise ValueError(f"{self._files.image_data}: lists no image of the splits")
+        return table
+
+    def _image(self, record: Any, identity: Identity) -> Image:
+        width, height = size_of(record)
+        # The address ends in the folder that the image has in VG's own archives.
+        folder = PurePosixPath(text_of(record, "url")).parent.name
+        name = self._folder.find(*image_names(f"{identity}.jpg", folder))
+        return {"id": identity, "file_name": name, "width": width, "height": height}
+
+    def _writer_of(self, image_id: Identity) -> AnnotationWriter | None:
+        """The file of the split that an image belongs to, where it is wanted."""
+        return self._writers.get(self._split_of.get(image_id))
+
+    def _drop_everywhere(self, label: str, error: BadRecord) -> None:
+        """Of a record that does not say which split it belongs to."""
+        for writer in self._writers.values():
+            writer.drop(label, error)
+
+
+def _region(record: Any, image: Image, training: bool) -> tuple[dict[str, Any], str | None]:
+    identity = identity_of(record, "region_id", "id")
+    owner = record.get("image_id", record.get("image", image["id"]))
+    if owner != image["id"]:
+        raise BadRecord("unknown image id", f"says image {owner!r}, stands with {image['id']!r}")
+    phrase = clean_phrase(text_of(record, "phrase"))
+    if phrase.count(" ") >= MAX_WORDS:
+        raise BadRecord(f"more than {MAX_WORDS} words", repr(phrase))
+    if training and not phrase:
+        raise BadRecord("empty phrase", repr(record["phrase"]))
+    numbers = [value_of(record, key, (int, float)) for key in ("x", "y", "width", "height")]
+    box, change = place_box(finite_numbers(numbers, "x, y, width, height", 4), image, training)
+    region = {"id": identity, "image_id": image["id"], "bbox": box, "caption": phrase}
+    if not phrase:
+        change = change or "empty phrase kept for evaluation"
+    return {**region, "extra_info": {}}, change

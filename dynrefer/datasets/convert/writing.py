@@ -1,0 +1,208 @@
+"""Annotation files written record by record, and the report of what went in and what did not."""
+
+import filecmp
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from dynrefer.datasets.annotation_records import BadRecord, Identity, region_row
+from dynrefer.datasets.convert.source_records import Image
+
+NAMED_CASES = 5
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class ImageFolder:
+    """Where the images of a dataset lie.
+
+    With ``check`` an image that is not there is left out. Raises FileNotFoundError for a missing
+    folder.
+    """
+
+    def __init__(self, root: str | Path, check: bool = True) -> None:
+        self.root, self.check = Path(root), check
+        if check and not self.root.is_dir():
+            advice = "set --images, or convert without looking for images by --no-image-check"
+            raise FileNotFoundError(f"no folder of images at {self.root}; {advice}")
+
+    def find(self, *names: str) -> str:
+        """The first of an image's possible names under the root that is there.
+
+        Without ``check`` the first of all. Raises BadRecord where none is there.
+        """
+        if not self.check:
+            return names[0]
+        for name in names:
+            if (self.root / name).is_file():
+                return name
+        raise BadRecord("image absent from disk", f"{' or '.join(names)} under {self.root}")
+
+    def recorded_for(self, out: Path) -> str:
+        """The root as an annotation file records it: relative to the file where they lie near."""
+        root, folder = self.root.resolve(), out.resolve().parent
+        near = os.path.commonpath([root, folder]) != os.sep
+        return Path(os.path.relpath(root, folder)).as_posix() if near else str(root)
+
+
+@dataclass
+class _Cases:
+    """How often something happened for which reason, and the first records it happened to."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    named: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, case: str) -> None:
+        self.counts[reason] += 1
+        cases = self.named.setdefault(reason, [])
+        if len(cases) < NAMED_CASES:
+            cases.append(case)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            reason: {"count": count, "first": self.named[reason]}
+            for reason, count in self.counts.most_common()
+        }
+
+
+class AnnotationWriter:
+    """One annotation file: images as they are first used, then their regions in the order added.
+
+    A context manager: on leaving it without an error the file is put in place, with
+    ``<out>.report.json`` and, where records were dropped, ``<out>.dropped.jsonl``, which names
+    every one. A file that would come out the same is not touched, so that its index stays good.
+    After an error nothing has changed.
+
+    ``expected`` are published counts ("images", "regions", ...) to be shown beside the converted
+    ones; ``sections`` are further top-level members.
+
+    Raises ValueError on leaving where not a single region was added.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        images: ImageFolder,
+        expected: Mapping[str, int] | None = None,
+        sections: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.out, self.expected = Path(out), dict(expected or {})
+        self.counts: Counter[str] = Counter(images=0, regions=0)
+        self._head = {"dataset": {"image_root": images.recorded_for(self.out)}, **(sections or {})}
+        self._images: dict[Identity, list] = {}
+        self._ids: set[Identity] = set()
+        self._dropped, self._changed = _Cases(), _Cases()
+        self._regions_file: TextIO
+        self._drops_file: TextIO
+
+    def __enter__(self) -> "AnnotationWriter":
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self._regions_file = self._part("regions").open("w", encoding="utf-8")
+        self._drops_file = self._part("dropped").open("w", encoding="utf-8")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        self._regions_file.close()
+        self._drops_file.close()
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            for name in ("regions", "dropped", "whole", "report"):
+                self._part(name).unlink(missing_ok=True)
+
+    def add(self, image: Image, annotation: Mapping[str, Any]) -> None:
+        """Adds a region, unless an earlier one has its id or no reader could use it.
+
+        ``image`` has id, file_name, width and height; further keys are kept.
+        """
+        label = f"region {annotation['id']!r}"
+        row = self._images.get(image["id"]) or [image[key] for key in _IMAGE_KEYS]
+        try:
+            if annotation["id"] in self._ids:
+                raise BadRecord("duplicate id", "an earlier region has it")
+            region_row(annotation, row[:4], require_caption=False)
+        except BadRecord as error:
+            self.drop(label, error)
+            return
+        if image["id"] not in self._images:
+            self._images[image["id"]] = [*row, _encode(dict(image))]
+            self.counts["images"] += 1
+        self._ids.add(annotation["id"])
+        self._regions_file.write(_separator(self.counts["regions"]) + _encode(annotation))
+        self.counts["regions"] += 1
+
+    def drop(self, record: str, error: BadRecord) -> None:
+        """Notes that a record of the source was left out, and why."""
+        self._dropped.add(error.reason, f"{record}: {error}")
+        line = {"record": record, "reason": error.reason, "detail": str(error)}
+        self._drops_file.write(_printable(_encode(line)) + "\n")
+
+    def change(self, record: str, what: str) -> None:
+        """Notes that a record went in, but not as it was."""
+        self._changed.add(what, record)
+
+    def table(self) -> str:
+        """Counts beside the expected ones, then drops and changes by reason with first cases."""
+        lines = [str(self.out), f"  {'':24}{'converted':>12}{'expected':>12}"]
+        for name in dict.fromkeys([*self.counts, *self.expected]):
+            expected = self.expected.get(name)
+            shown = "-" if expected is None else f"{expected:,}"
+            note = "  differs" if expected not in (None, self.counts[name]) else ""
+            lines.append(f"  {name:24}{self.counts[name]:>12,}{shown:>12}{note}")
+        for title, cases in (("dropped", self._dropped), ("changed", self._changed)):
+            for reason, count in cases.counts.most_common():
+                lines.append(f"  {title}: {count:,} x {reason}, e.g. {cases.named[reason][0]}")
+        return _printable("\n".join(lines))
+
+    def check(self) -> None:
+        """Raises ValueError with the reasons where not a single region was added."""
+        if not self.counts["regions"]:
+            raise ValueError(f"no usable region for\n{self.table()}")
+
+    def _finish(self) -> None:
+        self.check()
+        whole = self._part("whole")
+        with whole.open("w", encoding="utf-8") as file:
+            file.write("{" + _encode(self._head)[1:-1] + ',"images":[')
+            for number, image in enumerate(self._images.values()):
+                file.write(_separator(number) + image[-1])
+            file.write('\n],"annotations":[')
+            with self._part("regions").open(encoding="utf-8") as regions:
+                shutil.copyfileobj(regions, file, 1 << 20)
+            file.write("\n]}\n")
+        if not (self.out.is_file() and filecmp.cmp(whole, self.out, shallow=False)):
+            whole.replace(self.out)
+        dropped = self.out.with_name(f"{self.out.name}.dropped.jsonl")
+        if self._dropped.counts:
+            self._part("dropped").replace(dropped)
+        else:
+            dropped.unlink(missing_ok=True)
+        report = {
+            "converted": self.counts,
+            "expected": self.expected,
+            "dropped": self._dropped.summary(),
+            "changed": self._changed.summary(),
+        }
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        self._part("report").write_text(_printable(text), encoding="utf-8")
+        self._part("report").replace(self.out.with_name(f"{self.out.name}.report.json"))
+
+    def _part(self, name: str) -> Path:
+        return self.out.with_name(f".{self.out.name}.{name}.part")
+
+
+_IMAGE_KEYS = ("id", "file_name", "width", "height")
+
+
+def _separator(number: int) -> str:
+    return ",\n" if number else "\n"
+
+
+def _printable(text: str) -> str:
+    """The text with lone surrogates, which no file takes, as backslash escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,220 @@
+"""Reports of an evaluation: metrics (JSON, Markdown), a page of regions, best and worst first."""
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+import dynrefer
+from dynrefer.config import to_plain
+from dynrefer.processors.region_image import check_boxes, open_image
+from dynrefer.runners.logs import write_json, write_text
+from dynrefer.runners.report_page import Section, ShownRegion, page
+from dynrefer.tasks.published import SOURCE
+from dynrefer.tasks.task import GroundTruth, Prediction, Task
+from dynrefer.views.selectors import CANDIDATE_RATIOS
+from dynrefer.visualize import COLORS, draw_views
+
+logger = logging.getLogger(__name__)
+
+REGION_AND_IMAGE = (0.0, 1.0)  # views shown where a result file does not say which were looked at
+MOST_VIEWS = len(CANDIDATE_RATIOS) + 1
+
+
+@dataclass(frozen=True)
+class JudgedTask:
+    """A task with its metrics and the predictions (by region id) that they come from.
+
+    ``published`` are the paper's numbers for what was evaluated, by metric.
+    """
+
+    task: Task
+    metrics: Mapping[str, float]
+    predictions: Mapping[int | str, Prediction]
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+def data_facts(dataset: str, split: str, truth: GroundTruth) -> dict[str, Any]:
+    """What is evaluated: names and counts; regions and images that a limit leaves out are not."""
+    counts = truth.index.region_counts[: truth.max_images]
+    return {
+        "dataset": dataset,
+        "split": split,
+        "images": int((counts > 0).sum()),
+        "regions": int(counts.sum()),
+    }
+
+
+def write_results(
+    metrics_path: Path,
+    page_path: Path,
+    config: DictConfig,
+    facts: Mapping[str, Any],
+    judged: Sequence[JudgedTask],
+    truth: GroundTruth,
+) -> None:
+    """Writes metrics (JSON), a table beside them (.md), and the page of ``run.report_regions``.
+
+    ``facts`` say what was evaluated: ``data_facts`` and more.
+    """
+    write_json(metrics_path, _metrics_content(config, facts, judged))
+    title = f"{facts['dataset']} {facts['split']}"
+    texts = {name: _fact(value) for name, value in facts.items()}
+    write_text(metrics_path.with_suffix(".md"), table(title, texts, judged))
+    if config.run.report_regions:
+        write_page(page_path, title, texts, judged, truth, config.run.report_regions)
+
+
+def _metrics_content(
+    config: DictConfig, facts: Mapping[str, Any], judged: Sequence[JudgedTask]
+) -> dict[str, Any]:
+    """Metrics with what was evaluated, the configuration and the versions that made them."""
+    numbers = {one.task.name: dict(one.published) for one in judged if one.published}
+    return {
+        "metrics": {one.task.name: dict(one.metrics) for one in judged},
+        **({"published": {"source": SOURCE, **numbers}} if numbers else {}),
+        "evaluated": dict(facts),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "dynrefer": dynrefer.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "config": to_plain(config),
+    }
+
+
+def write_page(
+    path: Path,
+    title: str,
+    facts: Mapping[str, str],
+    judged: Sequence[JudgedTask],
+    truth: GroundTruth,
+    count: int,
+) -> None:
+    """Writes the page of about ``count`` regions a task: a third the best, a third the worst, the
+    rest at random, always the same ones.
+
+    A region whose image cannot be read is shown without its picture, and counted.
+
+    Raises:
+        ValueError: a prediction's ``ratios`` are no ratios.
+    """
+    sections = [_section(one, truth, count) for one in judged]
+    shown = [region for part in sections for group in part.groups.values() for region in group]
+    missing = [region for region in shown if region.picture is None]
+    if missing:
+        logger.warning(
+            "%d of %d regions in %s are without a picture; the first: %s",
+            len(missing), len(shown), path, missing[0].note,
+        )  # fmt: skip
+        facts = {**facts, "regions without a picture": f"{len(missing)} of {len(shown)} shown"}
+    write_text(path, page(title, facts, sections))
+
+
+def _section(judged: JudgedTask, truth: GroundTruth, count: int) -> Section:
+    task, metrics = judged.task, judged.metrics
+    scores = task.region_scores(judged.predictions, truth)
+    ids = [region.id for region in truth.regions()]
+    labelled = [position for position, id_ in enumerate(ids) if id_ in scores]
+    line = (
+        f"{task.headline} {metrics[task.headline]:.2f}. {len(labelled)} of {len(ids)} regions have "
+        f"a label. Score of a region: {task.score_name}."
+    )
+    if labelled:
+        groups = sample([scores[ids[position]] for position in labelled], count)
+    else:  # LVIS knows classes of images, not of a detector's boxes
+        labelled = range(len(ids))
+        groups = {"at random": np.random.default_rng(0).permutation(len(ids))[:count].tolist()}
+    shown = {
+        name: [
+            _shown(judged, labelled[index], scores.get(ids[labelled[index]]), truth)
+            for index in group
+        ]
+        for name, group in groups.items()
+    }
+    return Section(task.name, line, shown)
+
+
+def sample(scores: Sequence[float], count: int) -> dict[str, list[int]]:
+    """Indices of the best, the worst and some other regions, none twice; the same every time.
+
+    A third of ``count`` each, and less where there are fewer. Equal scores come in random order, so
+    that not all of them are of the first images.
+    """
+    rng, third = np.random.default_rng(0), -(-count // 3)
+    shuffled = rng.permutation(len(scores))
+    order = shuffled[np.argsort(-np.asarray(scores)[shuffled], kind="stable")]
+    best, rest = order[:third], order[third:]
+    worst = rest[::-1][: min(third, count - len(best))]
+    others = rng.permutation(rest[: len(rest) - len(worst)])[: count - len(best) - len(worst)]
+    groups = {"best": best, "worst": worst, "at random": others}
+    return {name: group.tolist() for name, group in groups.items()}
+
+
+def _shown(
+    judged: JudgedTask, position: int, score: float | None, truth: GroundTruth
+) -> ShownRegion:
+    region = truth.index.region(position)
+    image = truth.index.image(truth.index.image_of_region(position))
+    ratios = _ratios(judged.predictions[region.id])
+    note = ""
+    try:
+        pixels = open_image(image.path)
+        box = check_boxes([region.box], *pixels.size, f"region {region.id!r}: box")[0]
+        picture = draw_views(pixels, box, ratios, COLORS[1])
+    except ValueError as error:  # an image that is missing or damaged, or a box outside it
+        picture, note = None, str(error)
+    words = judged.task.region_words(judged.predictions, region, truth)
+    title = f"region {region.id}, {image.file_name}"
+    return ShownRegion(title, score, picture, note, words.said, words.true)
+
+
+def _ratios(prediction: Prediction) -> Sequence[float]:
+    ratios = prediction.get("ratios") or REGION_AND_IMAGE
+    numbers = isinstance(ratios, Sequence) and all(isinstance(r, Real) for r in ratios)
+    if not numbers or len(ratios) > MOST_VIEWS or not all(0 <= ratio <= 1 for ratio in ratios):
+        raise ValueError(
+            f"region {prediction['id']!r}: 'ratios' must be {MOST_VIEWS} numbers in [0, 1] at "
+            f"most, is {ratios!r:.60}"
+        )
+    return ratios
+
+
+def table(title: str, facts: Mapping[str, str], judged: Sequence[JudgedTask]) -> str:
+    """Markdown: what was evaluated, then the metrics of each task, its headline first."""
+    lines = [f"# {title}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(fact)} |" for name, fact in facts.items()]
+    for one in judged:
+        names = sorted(one.metrics, key=lambda name, task=one.task: name != task.headline)
+        listed = [name for name in names if not name.startswith("AP ")]
+        beside = " published |" if one.published else ""
+        lines += ["", f"## {one.task.name}", "", f"| metric | value |{beside}"]
+        lines.append("|---|---:|" + "---:|" * bool(beside))
+        for name in listed:
+            bold = "**" if name == one.task.headline else ""
+            row = f"| {bold}{_cell(name)}{bold} | {bold}{one.metrics[name]:.2f}{bold} |"
+            lines.append(row + (f" {one.published.get(name, '')} |" if beside else ""))
+        if beside:
+            lines += ["", f"({SOURCE})"]
+        if len(listed) < len(names):
+            lines += ["", f"{len(names) - len(listed)} single APs are in the metrics' JSON file."]
+    return "\n".join(lines) + "\n"
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
