@@ -97,10 +97,11 @@ class PretrainedEncoder(nn.Module):
     def forward(self, batch: RegionBatch, labels: Tensor) -> Tensor:
         """Sum of the losses of both heads, a scalar."""
         tokens = self.vision(batch.crops)
-        maps = self.fusion.region_maps(tokens, batch.view_index[:, :2], batch.region_boxes[:, :2])
-        views = functional.adaptive_avg_pool2d(maps.flatten(0, 1), POOLED).flatten(1)
-        queries = self.qformer(self.fusion(tokens, batch.view_index, batch.region_boxes))
-        by_view = self.view_head(views).unflatten(0, maps.shape[:2]).unbind(1)
+        maps = self.fusion.region_maps(tokens, batch.view_index, batch.region_boxes)
+        near = maps[:, :2]
+        views = functional.adaptive_avg_pool2d(near.flatten(0, 1), POOLED).flatten(1)
+        queries = self.qformer(self.fusion.fuse(tokens, batch.view_index, maps))
+        by_view = self.view_head(views).unflatten(0, near.shape[:2]).unbind(1)
         return sum(
             _loss(logits, labels, self.groups)
             for logits in (*by_view, self.query_head(queries.flatten(1)))
@@ -210,9 +211,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cfg-path", type=Path, required=True)
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
-    parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--images", type=int, default=4, help="images a step, with all regions")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     return parser.parse_args()
 
 

@@ -57,7 +57,10 @@ class ViewFusion(Part):
                 f"the model fuses {self.num_views} views (model.num_views), "
                 f"the batch has {view_index.shape[1]}"
             )
-        maps = self.region_maps(tokens, view_index, region_boxes)
+        return self.fuse(tokens, view_index, self.region_maps(tokens, view_index, region_boxes))
+
+    def fuse(self, tokens: Tensor, view_index: Tensor, maps: Tensor) -> Tensor:
+        """Region tokens [N, 1 + g * g, C] of the views' maps, as ``region_maps`` gives them."""
         if self.alignment is not None:
             reference = maps[:, :1].expand_as(maps[:, 1:]).flatten(0, 1)
             aligned = self.alignment(maps[:, 1:].flatten(0, 1), reference)

@@ -90,6 +90,8 @@ class VisionEncoder(Part):
         with self.graph():
             is_raw = crops.dtype == torch.uint8
             pixels = self.normalize(crops) if is_raw else crops.to(self.precision)
+            # Convolutions on the CPU take half the time with the channels last.
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
             with without_autocast(crops.device) if is_half else nullcontext():
                 tokens = self.tower.forward_features(pixels).to(self.norm.weight.dtype)
             patches = tokens[:, self.tower.num_prefix_tokens :]
