@@ -24,7 +24,13 @@ setup(
     packages=find_packages(include=["dynrefer", "dynrefer.*"]),
     install_requires=REQUIREMENTS,
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.8", "hypothesis>=6.100", "import-linter>=2.1"],
+        "dev": [
+            "pytest>=8",
+            "ruff>=0.8",
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "webdataset>=1.0",  # shards are read by it in the tests
+        ],
         "wandb": ["wandb>=0.19"],
     },
 )

@@ -123,7 +123,7 @@ class Meteor:
             self.processes.append(_MeteorProcess())
         pairs = zip(references, candidates, strict=True)
         each, counts = self._score_parts([_score_line(*pair) for pair in pairs])
-        # METEOR pools by summing up its counts, which are whole numbers: their sum has no order.
+        # The counts are whole numbers, so their sum is the same in any order.
         pooled = " ".join(map(repr, counts.tolist()))
         _, whole = self.processes[0].evaluate([pooled])
         return whole, each
@@ -139,8 +139,7 @@ class Meteor:
             for start in starts:  # shared: each part goes to one process
                 statistics = process.answers(lines[start : start + PART])
                 scores[start : start + PART], _ = process.evaluate(statistics)
-                numbers = np.array(" ".join(statistics).split(), dtype=np.float64)
-                counts[start] = numbers.reshape(len(statistics), -1).sum(axis=0)
+                counts[start] = _pooled(statistics)
                 with progress.get_lock():
                     progress.update(len(statistics))
 
@@ -217,3 +216,18 @@ class _MeteorProcess:
 
 def _score_line(references: Sequence[str], candidate: str) -> str:
     return SEPARATOR.join(["SCORE", *map(single_line, references), single_line(candidate)])
+
+
+def _pooled(statistics: Sequence[str]) -> np.ndarray:
+    """METEOR's counts of some sentences as those of one text, as METEOR itself adds them up.
+
+    A sentence has 23: the lengths of candidate and reference, their function words, the matches of
+    four stages (content and function words of each side), the chunks of the alignment, the matched
+    words of each side. All are added but the one chunk of a sentence that matches as a whole, for
+    METEOR does not call that a fragment.
+    """
+    counts = np.array(" ".join(statistics).split(), dtype=np.float64).reshape(len(statistics), -1)
+    lengths, chunks = counts[:, :2], counts[:, 20]
+    matches = counts[:, 4:20].reshape(len(counts), 8, 2).sum(axis=1)
+    chunks[(matches == lengths).all(axis=1) & (chunks == 1)] = 0
+    return counts.sum(axis=0)

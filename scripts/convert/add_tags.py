@@ -17,7 +17,6 @@ from tqdm import tqdm
 from dynrefer.datasets.convert.command import USER_ERRORS
 from dynrefer.datasets.convert.tags import (
     Annotation,
-    TaggingError,
     captions_of,
     read_annotations,
     tag_annotations,
@@ -93,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Tags and prints the counts; an error that the user can mend is one line and exit code 1."""
     try:
         print(add_tags(arguments).table(arguments.out))
-    except (*USER_ERRORS, TaggingError) as error:
+    except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

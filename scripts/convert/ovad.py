@@ -1,6 +1,6 @@
 """OVAD's attribute annotations to an annotation file.
 
-python scripts/convert/ovad.py --source data/ovad/ovad2000.json --images data/coco/val2017
+python scripts/convert/ovad.py --images data/coco/val2017
 """
 
 import argparse
@@ -20,7 +20,7 @@ def convert(arguments: argparse.Namespace) -> Iterable[AnnotationWriter]:
 def parser() -> argparse.ArgumentParser:
     """The arguments of this converter."""
     parser = converter_parser(__doc__, images="data/coco/val2017")
-    parser.add_argument("--source", type=Path, default=Path("data/ovad/ovad2000.json"))
+    parser.add_argument("--source", type=Path, default=Path("data/ovad2000.json"))
     parser.add_argument("--out", type=Path, default=Path("data/ovad/ovad.json"))
     return parser
 

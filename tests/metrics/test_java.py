@@ -16,6 +16,18 @@ from dynrefer.metrics import java
 from dynrefer.metrics.java import Meteor, java_command, ptb_tokenize, single_line
 
 UNUSUAL = ["", " ", "two\nlines", "a ||| b", "|||", "|", "café 狗 👍", "\ud83d", "\x00\x1a", "EVAL"]
+# Whole matches by words, stems and synonyms, of one chunk and of several, and none at all.
+PHRASES = [
+    "a red dog",
+    "the red dog",
+    "red dogs",
+    "dog",
+    "a dog red",
+    "big car",
+    "large auto",
+    "xyz",
+    "",
+]
 KNOWN = (["the red dog", "a dog"], "a red dog")
 
 
@@ -171,6 +183,19 @@ def test_several_processes_give_the_scores_of_one(meteor, small_parts, monkeypat
         assert len(parallel.processes) == 2
         assert sum(count for _, count in answered) == 100
         assert parallel.scores(pairs[0][::-1], pairs[1]) != expected
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(st.sampled_from(PHRASES), st.sampled_from(PHRASES)), min_size=1))
+def test_pooling_is_that_of_one_meteor_process(meteor, pairs):
+    """Asked for all sentences at once, METEOR itself pools them."""
+    references, candidates = [[accepted] for accepted, _ in pairs], [said for _, said in pairs]
+    whole, each = meteor.scores(references, candidates)
+    (process,) = meteor.processes
+    statistics = process.answers(list(map(java._score_line, references, candidates)))
+    assert (each, whole) == process.evaluate(statistics)
 
 
 def test_few_sentences_take_one_process(meteor):

@@ -19,6 +19,9 @@ NAMES = (
     "autumn leave",
     "park",
     "Eiffel tower",
+    "air balloon",
+    "hot air balloon",
+    "underwater",
 )
 
 
@@ -56,11 +59,13 @@ def test_words_of_a_phrase() -> None:
 def test_the_longest_name_wins_from_the_right(index: TagIndex) -> None:
     assert names(index, "red wine glasses") == ["wine glass"]
     assert names(index, "red wine") == ["red wine"]
+    assert names(index, "hot air balloons by an air balloon") == ["hot air balloon", "air balloon"]
 
 
 def test_other_spellings_of_a_name(index: TagIndex) -> None:
     assert word(index, "streetlights") == "street light"
     assert names(index, "a skate board") == ["skateboard"]
+    assert names(index, "a fish under water") == []
     assert names(index, "t shirt") == ["t-shirt"]
     assert names(index, "rubik's cubes") == ["rubik's cube"]
     assert names(index, "autumn leaves") == []  # of leaf, not of the list's "leave"

@@ -35,7 +35,7 @@ PLACES = {
         "instances.json": "data/refcocog/instances.json",
         "images": "data/coco/train2014",
     },
-    sources.Ovad: {"ovad.json": "data/ovad/ovad2000.json", "images": "data/coco/val2017"},
+    sources.Ovad: {"ovad.json": "data/ovad2000.json", "images": "data/coco/val2017"},
     sources.Coco: {"instances.json": "data/coco/annotations/instances_val2017.json"},
     sources.PredictedBoxes: {"detections.json": "data/vg/detections.json"},
     sources.Lvis: {

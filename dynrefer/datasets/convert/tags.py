@@ -21,10 +21,6 @@ CHUNKS_AHEAD = 3  # for each worker, so that none waits and memory stays small
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-class TaggingError(ChildProcessError):
-    """A worker process ended before its captions were parsed."""
-
-
 def tag_annotations(
     annotations: Iterable[Annotation],
     vocabulary: TagVocabulary,
@@ -45,8 +41,8 @@ def tag_annotations(
         synonyms: a table of the user's own, for a parser given by name.
 
     Raises ValueError naming the id for a caption or an extra_info of the wrong type, for
-    ``processes`` below 1 and for an empty vocabulary, TaggingError where a worker dies, and what
-    ``build_tag_parser`` raises.
+    ``processes`` below 1 and for an empty vocabulary, ChildProcessError where a worker dies, and
+    what ``build_tag_parser`` raises.
     """
     if processes < 1:
         raise ValueError(f"processes is {processes}; valid is 1 or more")
@@ -97,7 +93,7 @@ def _tag_in_workers(
                 done, future = running.popleft()
                 yield from map(_with_tags, done, future.result())
     except BrokenProcessPool as error:
-        raise TaggingError(
+        raise ChildProcessError(
             "a process that parses captions died (killed for memory?); try fewer --processes"
         ) from error
     finally:

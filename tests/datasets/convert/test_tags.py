@@ -10,7 +10,6 @@ import pytest
 
 from dynrefer.datasets.convert import tags
 from dynrefer.datasets.convert.tags import (
-    TaggingError,
     read_annotations,
     tag_annotations,
     write_annotations,
@@ -87,7 +86,7 @@ def test_annotations_are_not_read_far_ahead(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_dying_worker_is_an_error() -> None:
     tagged = tag_annotations(annotations(10), VOCABULARY, DyingParser(), processes=2)
-    with pytest.raises(TaggingError, match="a process that parses captions died"):
+    with pytest.raises(ChildProcessError, match="a process that parses captions died"):
         list(tagged)
 
 
