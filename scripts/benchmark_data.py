@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dynrefer.datasets.annotations import AnnotationIndex
-from dynrefer.datasets.batch import RegionBatch, start_loading
+from dynrefer.datasets.batch import RegionBatch
+from dynrefer.datasets.loading import start_loading
 from dynrefer.datasets.region_dataset import RegionDataset
 from dynrefer.datasets.shard_writing import write_shards
 from dynrefer.datasets.shards import open_shards
@@ -213,7 +214,7 @@ def benchmark(folder: Path, arguments: argparse.Namespace) -> None:
     seconds, peak, _ = in_a_process(open_index, path)
     print(f"opened for training, index there: {seconds:.2f} s, {peak:.0f} MB at the peak")
     small = folder / "small.json"
-    make_annotations(small, names, 20, min(1000, arguments.regions))
+    make_annotations(small, names, min(200, num_images), min(10_000, arguments.regions))
     print(f"a worker, batches of {BATCH_SIZE} regions:")
     for file in (small, path):
         dataset = training(AnnotationIndex.open(file, require_caption=True))

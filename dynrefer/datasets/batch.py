@@ -1,12 +1,10 @@
 """RegionBatch: what the model gets, with every distinct view of the batch held once."""
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dynrefer.processors.region_image import RegionViews
 
@@ -107,20 +105,6 @@ class RegionBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: change(value) for name, value in values.items() if torch.is_tensor(value)}
         return replace(self, **tensors)
-
-
-def start_loading(loader: DataLoader[RegionBatch]) -> Iterator[RegionBatch]:
-    """The batches of a loader, whose workers start now and leave all that exists by now alone.
-
-    A forked worker shares the memory of its parent until either side writes to it, and the garbage
-    collector writes to every object that it looks at.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        return iter(loader)
-    finally:
-        gc.unfreeze()
 
 
 _PER_REGION = tuple(field.name for field in fields(RegionBatch) if field.name != "crops")

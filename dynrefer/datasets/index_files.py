@@ -49,7 +49,7 @@ class Lines:
 
     def __getitem__(self, number: int) -> Any:
         check_position(number, len(self))
-        return json.loads(self.text(number))
+        return json.loads(self.text(number).decode())  # given bytes, json first looks for UTF-16
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):

@@ -90,9 +90,11 @@ def merge_ground_truth(
         neighbours[members] = False
         neighbours[:, members] = False
         counts = neighbours.sum(axis=0)
-    groups.extend(np.flatnonzero(counts)[:, None])
-    merged = np.array([boxes[members].mean(axis=0) for members in groups]).reshape(-1, 4)
-    return merged, [[captions[member] for member in members] for members in groups]
+    single = np.flatnonzero(counts)
+    means = np.array([boxes[members].mean(axis=0) for members in groups]).reshape(-1, 4)
+    pooled = [[captions[member] for member in members] for members in groups]
+    pooled += [[captions[member]] for member in single]
+    return np.concatenate([means, boxes[single]]), pooled
 
 
 def dense_caption_map(images: Iterable[DenseCaptionImage], meteor: Meteor) -> dict:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dynrefer.config import ConfigError, to_plain
-from dynrefer.datasets.batch import RegionBatch, start_loading
+from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import (
     DatasetRequest,
     RegionDatasets,
@@ -22,6 +22,7 @@ from dynrefer.datasets.builders import (
     build_view_selector,
     data_sources,
 )
+from dynrefer.datasets.loading import start_loading
 from dynrefer.distributed import (
     TrainingBatchSampler,
     is_main,

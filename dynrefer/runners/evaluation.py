@@ -23,6 +23,7 @@ from dynrefer.datasets.builders import (
     instances_file,
     open_annotations,
 )
+from dynrefer.datasets.loading import start_loading
 from dynrefer.distributed import EvaluationSampler, gather_objects, is_main
 from dynrefer.models.dynrefer import DynRefer, RegionPrediction
 from dynrefer.registry import registry
@@ -178,8 +179,9 @@ def predict_split(
     predictions: list[RegionPrediction] = []
     model.eval()
     label = f"predict {evaluated_dataset(config)} {split}"
-    progress = tqdm(loader, desc=label, unit="batch", disable=not is_main())
-    for batch in progress:
+    batches = start_loading(loader)
+    disabled = not is_main()
+    for batch in tqdm(batches, desc=label, total=len(loader), unit="batch", disable=disabled):
         for chunk in batch.to(model.device, non_blocking=True).chunks(config.run.split_size):
             with autocast(config, model.device):
                 predictions += model.predict(chunk, decoders)
