@@ -211,9 +211,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cfg-path", type=Path, required=True)
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--images", type=int, default=4, help="images a step, with all regions")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
+    parser.add_argument("--learning-rate", type=float, default=7e-4)
     return parser.parse_args()
 
 
