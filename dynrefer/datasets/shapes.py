@@ -25,7 +25,7 @@ from dynrefer.datasets import shapes_language as language
 from dynrefer.datasets.shapes_layout import relate, sample_layout
 from dynrefer.datasets.shapes_render import Figure, background, draw, visible_part
 
-VERSION = 4
+VERSION = 5
 SPLITS = ("train", "val", "test")
 MAX_IMAGES = 1_000_000  # of a split: image ids leave room for no more
 IMAGE_SIDES = (288, 353)  # px, width and height are drawn from this range

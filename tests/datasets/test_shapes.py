@@ -339,8 +339,9 @@ def test_captions():
         "the one that has a striped pattern",
         "the small one",
         "the one that is small",
+        "the one left of another",
+        "the one that is to the left of another",
         "the one left of an orange ring",
-        "the one that is to the left of an orange ring",
     ]
     for template in language.RELATION_TEMPLATES:  # where no relation is clear
         assert language.caption(template, *args[:4]) == "the star"
