@@ -12,5 +12,8 @@ config=$1 checkpoint=$2
 shift 2
 cd "$(dirname "$0")/../.."
 processes=${PROCESSES:-$( (nvidia-smi -L 2>/dev/null || echo "the CPU") | wc -l)}
-exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node="$processes" \
-    evaluate.py --cfg-path "$config" --checkpoint "$checkpoint" ${@:+--options "$@"}
+launch=("${PYTHON:-python}")
+if [ "$processes" -gt 1 ]; then
+    launch+=(-m torch.distributed.run --standalone --nproc_per_node="$processes")
+fi
+exec "${launch[@]}" evaluate.py --cfg-path "$config" --checkpoint "$checkpoint" ${@:+--options "$@"}

@@ -12,5 +12,8 @@ config=$1
 shift
 cd "$(dirname "$0")/../.."
 processes=${PROCESSES:-$( (nvidia-smi -L 2>/dev/null || echo "the CPU") | wc -l)}
-exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node="$processes" \
-    train.py --cfg-path "$config" ${@:+--options "$@"}
+launch=("${PYTHON:-python}")
+if [ "$processes" -gt 1 ]; then
+    launch+=(-m torch.distributed.run --standalone --nproc_per_node="$processes")
+fi
+exec "${launch[@]}" train.py --cfg-path "$config" ${@:+--options "$@"}
