@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dynrefer.assets import Asset
-from dynrefer.downloads import check, copy, download, part_of, read_small, sha256_of
+from dynrefer.downloads import check, copy, download, read_small, sha256_of
+from dynrefer.files import part_of, write_atomically
 from dynrefer.transfers import DownloadError, writing
 
 # Files of a Hugging Face repository that are wanted; of the weights the first kind that it has.
@@ -108,8 +109,7 @@ def _record(target: Path, digests: dict[str, str]) -> None:
     record = _record_of(target)
     with writing(record):
         text = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-        part_of(record).write_text(text)
-        part_of(record).replace(record)
+        write_atomically(record, lambda part: part.write_text(text))
 
 
 def _fetch_folder(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from dynrefer.files import part_of
 from dynrefer.transfers import (
     CHUNK,
     DownloadError,
@@ -118,11 +119,6 @@ def sha256_of(path: Path) -> str:
         while chunk := content.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def part_of(target: Path) -> Path:
-    """Where a file or folder lies until it is whole."""
-    return target.with_name(target.name + ".part")
 
 
 def _fetch(url: str, stream: IO[bytes], size: int | None, attempts: int, pause: float) -> None:

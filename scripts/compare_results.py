@@ -29,6 +29,7 @@ from dynrefer.runners.evaluation import (
     score,
     tasks_of,
 )
+from dynrefer.runners.logs import write_text
 from dynrefer.tasks.task import GroundTruth, Prediction
 from dynrefer.vocabulary import Vocabularies
 
@@ -146,9 +147,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{arguments.split} split, percent\n\n{text}")
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        part = arguments.out.with_name(arguments.out.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(arguments.out)
+        write_text(arguments.out, text)
 
 
 def comparison_parser() -> argparse.ArgumentParser:

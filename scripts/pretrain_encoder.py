@@ -34,6 +34,7 @@ from dynrefer.datasets.builders import (
     build_view_selector,
 )
 from dynrefer.distributed import TrainingBatchSampler, is_main, world_size
+from dynrefer.files import write_atomically
 from dynrefer.models.builders import build_model
 from dynrefer.models.checkpoint_files import TRAINABLE
 from dynrefer.models.checkpoints import split_trainable
@@ -198,9 +199,8 @@ def main(options: argparse.Namespace) -> None:
     train(encoder, data, labels, options, config.run.seed)
     if is_main():
         path = out / f"{TRAINABLE}.safetensors"
-        part = path.with_suffix(".part")
-        save_file(split_trainable(model)[0], part)
-        part.replace(path)
+        tensors = split_trainable(model)[0]
+        write_atomically(path, lambda part: save_file(tensors, part))
         logger.info("%s after %.0f s", path, time.perf_counter() - began)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dynrefer import transfers
-from dynrefer.downloads import copy, download, part_of, read_small, sha256_of
+from dynrefer.downloads import copy, download, read_small, sha256_of
+from dynrefer.files import part_of
 from dynrefer.transfers import DownloadError, notes_of
 from tests.file_server import Answer, FileServer, file_server
 

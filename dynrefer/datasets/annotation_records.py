@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,12 @@ class BadRecords:
     def __str__(self) -> str:
         counts = ", ".join(f"{count} x {reason}" for reason, count in self.counts.items())
         return f"{self.counts.total()} bad records ({counts})"
+
+
+def recorded_folder(source: Path, image_root: str) -> Path:
+    """The folder that an annotation file records: beside it if there, else by the current one."""
+    beside_source = source.parent / image_root
+    return beside_source if beside_source.is_dir() else Path(image_root)
 
 
 def check_images(records: Iterable[Any], bad: BadRecords) -> dict[Identity, list]:

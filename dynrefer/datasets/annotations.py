@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dynrefer.datasets.annotation_records import BadRecords, Identity
+from dynrefer.datasets.annotation_records import BadRecords, Identity, recorded_folder
 from dynrefer.datasets.index_files import Lines, check_position, write_index
 from dynrefer.processors.region_image import ImageFile
 
@@ -157,8 +157,7 @@ class AnnotationIndex:
 def _image_root(source: Path, given: str | ImageRoot | None, recorded: str) -> ImageRoot:
     if given is not None:
         return Path(given) if isinstance(given, str) else given
-    beside_source = source.parent / recorded
-    return beside_source if beside_source.is_dir() else Path(recorded)
+    return recorded_folder(source, recorded)
 
 
 def _index_places(source: Path, policy: str) -> tuple[Path, Path]:

@@ -31,6 +31,18 @@ def iterate_items(
     return _array(source, errors) if key is None else _array_of_key(source, key, errors)
 
 
+def is_array(path: str | Path, errors: str = "strict") -> bool:
+    """Whether a file begins as a JSON array does; ``errors`` is that of ``iterate_items``.
+
+    Raises FileNotFoundError for a missing file, ValueError for one that does not begin as UTF-8.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"no file at {source}")
+    with source.open("rb") as file:
+        return _Reader(file, source, errors).peek() == "["
+
+
 def read_members(
     path: str | Path, without: Collection[str] = (), errors: str = "strict"
 ) -> dict[str, Any]:

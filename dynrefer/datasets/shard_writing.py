@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from dynrefer.datasets.shards import (
     read_manifest,
 )
 from dynrefer.downloads import sha256_of
+from dynrefer.files import part_of, write_atomically
 from dynrefer.vocabulary import read_json
 
 PLAN = "plan.json"
@@ -91,7 +91,7 @@ def write_shards(
             bar.update(len(part))
     _write_table(folder / IMAGE_TABLE, np.array(table, dtype=np.int64), index, images)
     if not (folder / ANNOTATIONS).is_file():
-        _atomically(folder / ANNOTATIONS, lambda part: shutil.copyfile(source, part))
+        write_atomically(folder / ANNOTATIONS, lambda part: shutil.copyfile(source, part))
     manifest = {
         "layout": LAYOUT,
         "images": len(images),
@@ -122,7 +122,7 @@ def _check_plan(source: Path, folder: Path, images_per_shard: int, bad_records: 
                 "folder, or delete this one"
             )
         return
-    if folder.is_dir() and {file.name for file in folder.iterdir()} - {_part(path).name}:
+    if folder.is_dir() and {file.name for file in folder.iterdir()} - {part_of(path).name}:
         raise ValueError(f"{folder} holds other files and no {PLAN}; choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(path, plan)
@@ -149,7 +149,7 @@ def _write_shard(path: Path, index: AnnotationIndex, images: list[int]) -> None:
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
 
-    _atomically(path, write)
+    write_atomically(path, write)
 
 
 def _places(path: Path, index: AnnotationIndex, images: list[int]) -> list[list[int]] | None:
@@ -212,21 +212,12 @@ def _write_table(path: Path, table: np.ndarray, index: AnnotationIndex, images: 
         with part.open("wb") as file:  # to a path, np.save would add a suffix
             np.save(file, table[first])
 
-    _atomically(path, write)
+    write_atomically(path, write)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1) + "\n"
-    _atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    write(_part(path))
-    _part(path).replace(path)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def merge_ground_truth(
     IoU >= threshold goes first (the earliest of equals) and takes them all along.
     Returns boxes float64 [K, 4] and K lists of captions, in the order of merging.
     """
-    neighbours = _pairwise_iou(boxes, boxes) >= threshold
+    neighbours = pairwise_iou(boxes, boxes) >= threshold
     counts = neighbours.sum(axis=0)
     groups = []
     while counts.size and counts.max() > 1:
@@ -154,7 +154,8 @@ def dense_caption_map(images: Iterable[DenseCaptionImage], meteor: Meteor) -> di
     }
 
 
-def _pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU [N, M] of boxes float [N, 4] with boxes float [M, 4], all xyxy in pixels."""
     return box_iou(torch.from_numpy(first), torch.from_numpy(second)).numpy()
 
 
@@ -162,7 +163,7 @@ def _best_target(boxes: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np
     """Largest IoU [N] of each box and the index [N] of its target; 0 where there is none."""
     if not len(targets):
         return np.zeros(len(boxes)), np.zeros(len(boxes), dtype=np.int64)
-    iou = _pairwise_iou(boxes, targets)
+    iou = pairwise_iou(boxes, targets)
     best = iou.argmax(axis=1)
     return np.take_along_axis(iou, best[:, None], axis=1)[:, 0], best
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.distributed import is_main, rank
+from dynrefer.files import write_atomically
 from dynrefer.tasks.published import SOURCE
 
 
@@ -85,9 +86,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes text atomically."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def metric_table(

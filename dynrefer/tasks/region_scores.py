@@ -12,6 +12,7 @@ import numpy as np
 
 from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.metrics.attributes import average_precision
+from dynrefer.metrics.dense_captions import pairwise_iou
 
 WORD = re.compile(r"\w+")
 
@@ -49,11 +50,8 @@ def most_overlapping(
     targets = [target for target in annotated if target.captions]
     if not targets:
         return None, 0.0
-    box, boxes = np.array(region.box), np.array([target.box for target in targets])
-    shared = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = shared.clip(min=0).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    iou = shared / (areas - shared)
+    box = np.array([region.box], dtype=np.float64)
+    iou = pairwise_iou(box, np.array([target.box for target in targets], dtype=np.float64))[0]
     best = int(iou.argmax())
     return (targets[best], float(iou[best])) if iou[best] > 0 else (None, 0.0)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.json_stream import iterate_items
+from dynrefer.datasets.json_stream import is_array, iterate_items
 
 # Its fields and ours.
 FIELDS = {
@@ -55,9 +55,7 @@ def read_release_results(path: Path) -> dict[int | str, dict[str, Any]]:
 
 
 def _items(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    return iterate_items(path, None if start.startswith(b"[") else "annotations")
+    return iterate_items(path, None if is_array(path) else "annotations")
 
 
 def _prediction_of(item: dict[str, Any], where: str) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.datasets.annotations import AnnotationIndex, RegionRecord
+from dynrefer.files import write_atomically
 from dynrefer.models.dynrefer import RegionPrediction
 from dynrefer.registry import registry
 from dynrefer.tasks.region_scores import RegionWords
@@ -41,16 +42,19 @@ class GroundTruth:
         """Whether all images of the annotation file count."""
         return self.max_images is None or self.max_images >= self.index.num_images
 
+    @property
+    def num_images(self) -> int:
+        """How many images count."""
+        number = self.index.num_images
+        return number if self.max_images is None else min(self.max_images, number)
+
     def image_ids(self) -> dict[int | str, int]:
         """Position in ``index`` of each image that counts, by its id."""
-        number = self.index.num_images
-        if self.max_images is not None:
-            number = min(self.max_images, number)
-        return {self.index.image(position).id: position for position in range(number)}
+        return {self.index.image(i).id: i for i in range(self.num_images)}
 
     def images(self) -> Iterator[list[RegionRecord]]:
         """The predicted regions of each image that has any, in the order of the file."""
-        for position in self.image_ids().values():
+        for position in range(self.num_images):
             regions = _regions(self.index, position)
             if regions:
                 yield regions
@@ -210,12 +214,14 @@ def choose_tasks(task: str, tasks: Sequence[str] | None, dataset: str) -> list[T
 def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> None:
     """Writes a result file: one JSON object a region and line, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as lines:
-        for prediction in predictions:
-            values = {key: value for key, value in asdict(prediction).items() if value is not None}
-            lines.write(json.dumps(values, ensure_ascii=False) + "\n")
-    part.replace(path)
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8") as lines:
+            for prediction in predictions:
+                values = {key: v for key, v in asdict(prediction).items() if v is not None}
+                lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    write_atomically(path, write)
 
 
 def read_predictions(path: Path) -> dict[int | str, Prediction]:

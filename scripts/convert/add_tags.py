@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dynrefer.datasets.convert.command import USER_ERRORS
+from dynrefer.datasets.convert.command import add_parser_arguments, exit_code
 from dynrefer.datasets.convert.tags import (
     Annotation,
     captions_of,
@@ -90,12 +90,7 @@ def add_tags(arguments: argparse.Namespace) -> Counts:
 
 def main(arguments: argparse.Namespace) -> int:
     """Tags and prints the counts; an error that the user can mend is one line and exit code 1."""
-    try:
-        print(add_tags(arguments).table(arguments.out))
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: print(add_tags(arguments).table(arguments.out)))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,8 +101,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, required=True, help="file with captions")
     parser.add_argument("--tags", type=Path, required=True, help="tag list, one a line")
     parser.add_argument("--out", type=Path, required=True, help="may be the same file")
-    parser.add_argument("--parser", default="rules", help="rules (default), or spacy")
-    parser.add_argument("--processes", type=int, default=1, help="that parse (1)")
+    add_parser_arguments(parser)
     parser.add_argument("--synonyms", type=Path, help="table of your own, before the built-in one")
     return parser.parse_args(arguments)
 

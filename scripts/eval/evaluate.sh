@@ -10,10 +10,4 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 checkpoint=$2
 shift 2
-cd "$(dirname "$0")/../.."
-processes=${PROCESSES:-$( (nvidia-smi -L 2>/dev/null || echo "the CPU") | wc -l)}
-launch=("${PYTHON:-python}")
-if [ "$processes" -gt 1 ]; then
-    launch+=(-m torch.distributed.run --standalone --nproc_per_node="$processes")
-fi
-exec "${launch[@]}" evaluate.py --cfg-path "$config" --checkpoint "$checkpoint" ${@:+--options "$@"}
+exec bash "$(dirname "$0")/../launch.sh" evaluate.py --cfg-path "$config" --checkpoint "$checkpoint" ${@:+--options "$@"}

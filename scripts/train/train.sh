@@ -10,10 +10,4 @@ if [ $# -lt 1 ]; then
 fi
 config=$1
 shift
-cd "$(dirname "$0")/../.."
-processes=${PROCESSES:-$( (nvidia-smi -L 2>/dev/null || echo "the CPU") | wc -l)}
-launch=("${PYTHON:-python}")
-if [ "$processes" -gt 1 ]; then
-    launch+=(-m torch.distributed.run --standalone --nproc_per_node="$processes")
-fi
-exec "${launch[@]}" train.py --cfg-path "$config" ${@:+--options "$@"}
+exec bash "$(dirname "$0")/../launch.sh" train.py --cfg-path "$config" ${@:+--options "$@"}

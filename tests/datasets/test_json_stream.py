@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynrefer.datasets import json_stream
-from dynrefer.datasets.json_stream import iterate_items, read_members
+from dynrefer.datasets.json_stream import is_array, iterate_items, read_members
 
 VALUES = st.recursive(
     st.none()
@@ -59,6 +59,25 @@ def test_not_a_number_and_a_byte_order_mark_are_read(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf[NaN, -Infinity]")
     first, second = iterate_items(path)
     assert first != first and second == float("-inf")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"[1]", True),
+        (b"\xef\xbb\xbf" + b" \n\t" * 500 + b"[", True),
+        (b'{"annotations": []}', False),
+        (b"", False),
+    ],
+)
+def test_arrays_are_told_from_objects(tmp_path, content, expected):
+    (tmp_path / "a.json").write_bytes(content)
+    assert is_array(tmp_path / "a.json") is expected
+
+
+def test_a_missing_file_is_no_array(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file at .*a.json"):
+        is_array(tmp_path / "a.json")
 
 
 def test_empty_array_and_object(write):

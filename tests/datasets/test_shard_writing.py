@@ -94,7 +94,7 @@ def test_again_does_nothing(make):
 @pytest.mark.parametrize("stop_at", range(1, 8))
 def test_an_interrupted_run_goes_on(make, monkeypatch, stop_at):
     whole = contents(make("whole")[1])
-    atomically, calls = shard_writing._atomically, []
+    atomically, calls = shard_writing.write_atomically, []
 
     def interrupted(path, write):
         calls.append(path)
@@ -104,7 +104,7 @@ def test_an_interrupted_run_goes_on(make, monkeypatch, stop_at):
         atomically(path, write)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shard_writing, "_atomically", interrupted)
+        patch.setattr(shard_writing, "write_atomically", interrupted)
         make()
     finished = sum(path.suffix == ".tar" for path in calls[:-1])
     counts, folder = make()

@@ -30,12 +30,6 @@ class Counting(WordOverlap):
         super().__init__()
         self.processes = [None] * (processes or 3)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
 
 def test_meteor_by_one_process_and_by_all(monkeypatch, capsys):
     monkeypatch.setattr(benchmark_metrics, "Meteor", Counting)

@@ -35,6 +35,11 @@ def converter_parser(usage: str | None, images: str | None) -> argparse.Argument
 def add_tag_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of converters of captions: tags for training, read off the captions."""
     parser.add_argument("--tags", type=Path, help="tag list; fills in parser_result")
+    add_parser_arguments(parser)
+
+
+def add_parser_arguments(parser: argparse.ArgumentParser) -> None:
+    """How captions are parsed into tags."""
     parser.add_argument("--parser", default="rules", help="rules (default), or spacy")
     parser.add_argument("--processes", type=int, default=1, help="that parse (1)")
 
@@ -63,9 +68,20 @@ def run_converter(
 ) -> None:
     """Converts and prints the reports; an error that the user can mend ends it with exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def print_tables() -> None:
         for writer in convert(arguments):
             print(writer.table())
+
+    if code := exit_code(print_tables):
+        sys.exit(code)
+
+
+def exit_code(action: Callable[[], None]) -> int:
+    """0 once the action is done; 1 after an error that the user can mend, printed as one line."""
+    try:
+        action()
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0

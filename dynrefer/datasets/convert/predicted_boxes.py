@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord
+from dynrefer.datasets.annotation_records import BadRecord, recorded_folder
 from dynrefer.datasets.convert.coco_style import (
     RegionOf,
     convert_regions,
@@ -26,6 +26,7 @@ from dynrefer.datasets.convert.source_records import (
     value_of,
 )
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
+from dynrefer.datasets.json_stream import is_array
 
 BOX_FORMATS = ("xywh", "xyxy")
 
@@ -70,16 +71,12 @@ def recorded_images(annotations: Path, check: bool = True) -> ImageFolder:
     root = dataset.get("image_root", "") if isinstance(dataset, dict) else None
     if not isinstance(root, str):
         raise ValueError(f"{annotations}: 'dataset.image_root' must be a folder's path")
-    beside = annotations.parent / root
-    return ImageFolder(beside if beside.is_dir() else root, check)
+    return ImageFolder(recorded_folder(annotations, root), check)
 
 
 def read_detections(source: Path) -> Iterator[Any]:
     """The records of a list of detections, or of the ``annotations`` of an object."""
-    if not source.is_file():
-        raise FileNotFoundError(f"no file at {source}")
-    with source.open("rb") as file:
-        is_list = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    is_list = is_array(source, errors="surrogateescape")  # as read_records reads it
     return read_records(source, None if is_list else "annotations")
 
 
