@@ -1,7 +1,10 @@
-"""Pretrains vision tower, fusion and Q-Former by the classes and attributes of annotated regions.
+"""Pretrains an encoder on annotated regions: vision tower, fusion, Q-Former and text encoder.
 
-The published model starts from EVA-CLIP's tower and BLIP-2's Q-Former. The shapes world has no such
-thing, so this makes one in minutes; DynRefer trains from it, its tower frozen as in the paper.
+The published model starts from EVA-CLIP's two towers and BLIP-2's Q-Former. The shapes world has
+nothing of the kind, so this makes it in minutes; DynRefer trains from it with both towers frozen,
+as published. First the vision side learns classes and attributes. Then, with that side locked, the
+text encoder learns to tell which caption belongs to which region (contrast of CLIP, locked as in
+LiT, arXiv 2111.07991): regions are encoded once, so captions are seen many times in seconds.
 
     python scripts/pretrain_encoder.py --cfg-path configs/train/shapes.yaml --out output/encoder
     torchrun --standalone --nproc_per_node=2 scripts/pretrain_encoder.py ...   # the same, faster
@@ -10,6 +13,7 @@ thing, so this makes one in minutes; DynRefer trains from it, its tower frozen a
 import argparse
 import logging
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dynrefer import distributed
@@ -33,12 +37,13 @@ from dynrefer.datasets.builders import (
     build_dataset,
     build_view_selector,
 )
-from dynrefer.distributed import TrainingBatchSampler, is_main, world_size
+from dynrefer.distributed import TrainingBatchSampler, is_main, rank, world_size
 from dynrefer.files import write_atomically
 from dynrefer.models.builders import build_model
 from dynrefer.models.checkpoint_files import TRAINABLE
 from dynrefer.models.checkpoints import split_trainable
 from dynrefer.models.dynrefer import DynRefer
+from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder
 from dynrefer.runners.entry import entry_point
 from dynrefer.runners.logs import make_output_dir, set_up_logging
@@ -47,8 +52,10 @@ from dynrefer.vocabulary import Vocabularies
 
 logger = logging.getLogger("pretrain_encoder")
 
+ENCODED_IMAGES = 16  # a batch
 POOLED = 3  # cells a side of a view's region map: its edges, where neighbours show, and its middle
 HIDDEN = 256
+CONTRAST_WIDTH = 128
 WARMUP_STEPS = 30
 
 
@@ -132,11 +139,34 @@ def use_sine_positions(vision: VisionEncoder) -> None:
         vision.tower.pos_embed[0, -(grid**2) :] = sines
 
 
-def training_images(config: DictConfig, vocabularies: Vocabularies) -> RegionDatasets:
-    """The training split, an image with all its regions a sample, views drawn at random."""
+class TextContrast(nn.Module):
+    """A text encoder with two projections, thrown away afterwards, and CLIP's contrast."""
+
+    def __init__(self, text_encoder: TextEncoder, region_width: int) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.region_projection = nn.Linear(region_width, CONTRAST_WIDTH)
+        self.text_projection = nn.Linear(text_encoder.width, CONTRAST_WIDTH)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+
+    def forward(self, regions: Tensor, captions: Sequence[str]) -> Tensor:
+        """Mean cross-entropy of finding each other, regions [B, region_width] and B captions."""
+        projected = (
+            self.region_projection(regions),
+            self.text_projection(self.text_encoder(captions)),
+        )
+        region, text = (functional.normalize(side, dim=-1) for side in projected)
+        logits = region @ text.T * self.log_scale.exp()
+        own = torch.arange(len(logits), device=logits.device)
+        return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+
+def training_images(
+    config: DictConfig, vocabularies: Vocabularies, selector: DictConfig
+) -> RegionDatasets:
+    """The training split, an image with all its regions a sample, views as ``selector`` says."""
     name, dataset = next(iter(config.datasets.items()))
     num_views = config.model.num_views
-    selector = OmegaConf.create({"name": "stochastic", "ratios": None})
     return build_dataset(
         DatasetRequest(
             name=name,
@@ -152,51 +182,116 @@ def training_images(config: DictConfig, vocabularies: Vocabularies) -> RegionDat
     )
 
 
-def train(
-    encoder: nn.Module, data: RegionDatasets, labels: Labels, options: argparse.Namespace, seed: int
+def _check_batches(options: argparse.Namespace) -> None:
+    for option, batch in (("--images", options.images), ("--text-batch", options.text_batch)):
+        if batch < 1 or batch % world_size():
+            raise ValueError(
+                f"{option} {batch}: must be a positive multiple of the {world_size()} process(es)"
+            )
+
+
+def optimise(
+    module: nn.Module, batches: Iterable[tuple], steps: int, learning_rate: float, title: str
 ) -> None:
-    """AdamW with a warm-up and a cosine over all steps; shows loss, rate and time left."""
-    device = next(encoder.parameters()).device
-    wrapped = DistributedDataParallel(encoder) if world_size() > 1 else encoder
-    sampler = TrainingBatchSampler(len(data), options.images // world_size(), seed)
-    parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    """A step for each batch, whose parts ``module`` makes a loss of; shows loss, rate, time left.
+
+    AdamW with a warm-up and a cosine; gradients are averaged over the processes.
+    """
+    wrapped = DistributedDataParallel(module) if world_size() > 1 else module
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
+        parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05
     )
-    schedule = Schedule(options.learning_rate, 0.0, 0.0, WARMUP_STEPS, options.epochs, len(sampler))
-    rate = cosine_by_step(schedule)
-    for epoch in range(options.epochs):
-        sampler.set_position(epoch)
-        loader = DataLoader(data, batch_sampler=sampler, collate_fn=RegionBatch.collate)
-        title = f"encoder {epoch + 1}/{options.epochs}"
-        progress = tqdm(loader, desc=title, unit="step", disable=not is_main())
-        for step, batch in enumerate(progress):
-            for group in optimizer.param_groups:
-                group["lr"] = rate(epoch, step)
-            loss = wrapped(batch.to(device), labels.of(batch).to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 5.0)
-            optimizer.step()
-            progress.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
+    rate = cosine_by_step(Schedule(learning_rate, 0.0, 0.0, WARMUP_STEPS, 1, steps))
+    progress = tqdm(batches, title, total=steps, unit="step", disable=not is_main())
+    for step, batch in enumerate(progress):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(0, step)
+        loss = wrapped(*batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        progress.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
+
+
+def train_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespace) -> None:
+    """Vision tower, fusion and Q-Former learn classes and attributes from views drawn at random."""
+    views = OmegaConf.create({"name": "stochastic", "ratios": None})
+    data = training_images(config, model.vocabularies, views)
+    labels = Labels(data.datasets[0].index, model.vocabularies)
+    sampler = TrainingBatchSampler(len(data), options.images // world_size(), config.run.seed)
+
+    def batches() -> Iterator[tuple[RegionBatch, Tensor]]:
+        for epoch in range(options.epochs):
+            sampler.set_position(epoch)
+            for batch in DataLoader(data, batch_sampler=sampler, collate_fn=RegionBatch.collate):
+                yield batch.to(model.device), labels.of(batch).to(model.device)
+
+    encoder = PretrainedEncoder(model, labels.groups).to(model.device).train()
+    steps = options.epochs * len(sampler)
+    optimise(encoder, batches(), steps, options.learning_rate, "encoder")
+
+
+@torch.no_grad()
+def encode_regions(model: DynRefer, config: DictConfig) -> tuple[Tensor, list[str]]:
+    """This process's share of the training regions: queries [N, Q * D], captions.
+
+    Views are those of the evaluation (``run.view_selector``), in which most can be seen.
+    """
+    data = training_images(config, model.vocabularies, config.run.view_selector)
+    share = Subset(data, range(rank(), len(data), world_size()))
+    loader = DataLoader(share, batch_size=ENCODED_IMAGES, collate_fn=RegionBatch.collate)
+    queries, captions = [], []
+    model.eval()
+    for batch in tqdm(loader, "encoding regions", unit="batch", disable=not is_main()):
+        queries.append(model.encode(batch.to(model.device)).flatten(1))
+        captions += batch.captions
+    return torch.cat(queries), captions
+
+
+def random_batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]]:
+    """Indices below ``count``: ``steps`` batches of ``size``, or of all where there are fewer."""
+    generator = torch.Generator().manual_seed(seed)
+    size = min(size, count)
+    order: list[int] = []
+    for _ in range(steps):
+        if len(order) < size:
+            order = torch.randperm(count, generator=generator).tolist()
+        yield [order.pop() for _ in range(size)]
+
+
+def train_text_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespace) -> None:
+    """The text encoder learns which caption belongs to which region; the vision side is locked.
+
+    Each process contrasts within its own share of regions and of the batch.
+    """
+    regions, captions = encode_regions(model, config)
+    contrast = TextContrast(model.text_encoder, regions.shape[1]).to(model.device).train()
+    size, seed = options.text_batch // world_size(), config.run.seed + rank()
+    batches = (
+        (regions[chosen], [captions[index] for index in chosen])
+        for chosen in random_batches(len(captions), size, options.text_steps, seed)
+    )
+    optimise(contrast, batches, options.text_steps, options.text_learning_rate, "text encoder")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Trains for some epochs over the training split; ``--out`` becomes a checkpoint folder."""
+    """Trains both sides on the training split; ``--out`` becomes a checkpoint folder."""
     config = load_config(options.cfg_path, options.options)
     device = distributed.start(config.run.device)
     set_up_logging()
+    _check_batches(options)
     out = make_output_dir(options.out)
     config.model.pretrained = None
-    config.model.vision.freeze = False
+    config.model.vision.freeze, config.model.freeze = False, []
     torch.manual_seed(config.run.seed)
-    model = build_model(config.model)
+    model = build_model(config.model).to(device)
     use_sine_positions(model.vision)
-    data = training_images(config, model.vocabularies)
-    labels = Labels(data.datasets[0].index, model.vocabularies)
     began = time.perf_counter()
-    encoder = PretrainedEncoder(model, labels.groups).to(device).train()
-    train(encoder, data, labels, options, config.run.seed)
+    train_encoder(model, config, options)
+    if model.text_encoder.trainable:  # not fixed features, nor a tower with weights of its own
+        train_text_encoder(model, config, options)
     if is_main():
         path = out / f"{TRAINABLE}.safetensors"
         tensors = split_trainable(model)[0]
@@ -214,6 +309,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
     parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--text-steps", type=int, default=1200, help="of the text encoder")
+    parser.add_argument("--text-batch", type=int, default=64, help="regions a step")
+    parser.add_argument("--text-learning-rate", type=float, default=1e-3)
     return parser.parse_args()
 
 

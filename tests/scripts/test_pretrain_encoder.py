@@ -1,3 +1,4 @@
+import argparse
 import math
 import sys
 
@@ -20,6 +21,14 @@ def run_file(tmp_path_factory, world):
     return tiny_run(tmp_path_factory.mktemp("pretraining"), world)
 
 
+@pytest.fixture(scope="module")
+def learned_text(run_file):
+    """Options that give the tiny model a text encoder with weights."""
+    tokenizer = run_file.parent / "vocabulary" / "tokenizer"
+    name, options = "word_transformer", f"{{tokenizer: {tokenizer}, context_length: 24}}"
+    return [f"model.text_encoder.name={name}", f"model.text_encoder.options={options}"]
+
+
 def test_loss_is_a_softmax_over_each_group_that_has_a_positive():
     logits = torch.tensor([[2.0, 0, 1, 0, 3], [0.0, 1, 5, 5, 5]])
     labels = torch.tensor([[0.0, 1, 0, 1, 0], [1.0, 0, 0, 0, 0]])
@@ -34,7 +43,7 @@ def test_loss_is_a_softmax_over_each_group_that_has_a_positive():
 def test_labels_are_class_and_attributes(run_file):
     config = load_config(run_file)
     vocabularies = load_vocabularies(config.model)
-    data = pretrain_encoder.training_images(config, vocabularies)
+    data = pretrain_encoder.training_images(config, vocabularies, config.run.view_selector)
     index = data.datasets[0].index
     labels = pretrain_encoder.Labels(index, vocabularies)
     assert labels.groups == [len(part) for part in (FIGURES, COLOURS, TEXTURES, SIZES, RELATIONS)]
@@ -46,10 +55,66 @@ def test_labels_are_class_and_attributes(run_file):
         assert torch.equal(row[len(FIGURES) :], (vector == 1).float())
 
 
+def test_contrast_is_lowest_where_every_caption_meets_its_region(run_file):
+    text_encoder = build_model(load_config(run_file).model).text_encoder
+    contrast = pretrain_encoder.TextContrast(text_encoder, region_width=32)
+    captions = ["the red one", "the star", "a small green ring"]
+    with torch.no_grad():
+        contrast.region_projection.load_state_dict(contrast.text_projection.state_dict())
+        contrast.log_scale.fill_(5.0)
+        regions = text_encoder(captions)
+        assert (
+            contrast(regions, captions) < 0.01 < 1 < contrast(regions, captions[1:] + captions[:1])
+        )
+        contrast.log_scale.fill_(-20.0)
+        torch.testing.assert_close(contrast(regions, captions), torch.tensor(math.log(3)))
+
+
+def test_random_batches_take_every_index_once_a_pass():
+    batches = list(pretrain_encoder.random_batches(count=10, size=5, steps=4, seed=0))
+    assert [sorted(batches[k] + batches[k + 1]) for k in (0, 2)] == [list(range(10))] * 2
+    assert batches[:2] != batches[2:]
+    assert [len(batch) for batch in pretrain_encoder.random_batches(3, 5, 2, 0)] == [3, 3]
+
+
+def test_each_process_encodes_its_share_once(run_file, monkeypatch):
+    config = load_config(run_file)
+    model = build_model(config.model)
+    shares = []
+    monkeypatch.setattr(pretrain_encoder, "world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(pretrain_encoder, "rank", lambda rank=rank: rank)
+        shares.append(pretrain_encoder.encode_regions(model, config))
+    index = (
+        pretrain_encoder.training_images(config, model.vocabularies, config.run.view_selector)
+        .datasets[0]
+        .index
+    )
+    captions = [index.region(position).caption for position in range(len(index))]
+    assert sorted(shares[0][1] + shares[1][1]) == sorted(captions)
+    assert all(len(queries) == len(texts) > 0 for queries, texts in shares)
+    assert shares[0][0].shape[1] == 4 * 32  # queries side by side
+
+
+def test_the_text_encoder_learns_from_locked_regions(run_file, learned_text):
+    config = load_config(run_file, learned_text)
+    model = build_model(config.model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    options = argparse.Namespace(text_steps=3, text_batch=8, text_learning_rate=1e-3)
+    pretrain_encoder.train_text_encoder(model, config, options)
+    after = model.state_dict()
+    changed = {name.split(".")[0] for name in before if not before[name].equal(after[name])}
+    assert changed == {"text_encoder"}
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_it_writes_a_checkpoint_that_a_model_starts_from(run_file, tmp_path, processes):
+def test_it_writes_a_checkpoint_that_a_model_starts_from(
+    run_file, learned_text, tmp_path, processes
+):
     out = tmp_path / "encoder"
     arguments = ["--cfg-path", run_file, "--out", out, "--epochs", 1, "--images", 2]
+    arguments += ["--text-steps", 3, "--text-batch", 8]
+    arguments += ["--options", *learned_text, "model.freeze=[tag_decoder]"]
     script = ROOT / "scripts" / "pretrain_encoder.py"
     if processes == 1:
         result = run_command(sys.executable, script, *arguments)
@@ -57,13 +122,24 @@ def test_it_writes_a_checkpoint_that_a_model_starts_from(run_file, tmp_path, pro
         result = run_torchrun(script, *arguments, processes=processes)
     assert result.returncode == 0, result.stderr
     written = load_file(out / "trainable.safetensors")
-    config = load_config(run_file)
+    config = load_config(run_file, learned_text)
     torch.manual_seed(config.run.seed)
     fresh = split_trainable(build_model(config.model))[0]
     assert set(written) == set(fresh)
     changed = {name.split(".")[0] for name in written if not written[name].equal(fresh[name])}
-    assert changed == {"vision", "fusion", "qformer"}
+    assert changed == {"vision", "fusion", "qformer", "text_encoder"}
     config.model.pretrained = str(out)
-    config.model.vision.freeze = True
+    config.model.vision.freeze, config.model.freeze = True, ["text_encoder"]
     started = build_model(config.model).state_dict()
     assert all(started[name].equal(written[name]) for name in written)
+
+
+@pytest.mark.parametrize("option", ["--images", "--text-batch"])
+def test_a_batch_that_the_processes_cannot_share_is_an_error(
+    run_file, learned_text, tmp_path, option
+):
+    script = ROOT / "scripts" / "pretrain_encoder.py"
+    arguments = ["--cfg-path", run_file, "--out", tmp_path, option, 3, "--options", *learned_text]
+    result = run_torchrun(script, *arguments, processes=2)
+    assert result.returncode != 0
+    assert f"{option} 3: must be a positive multiple of the 2 process(es)" in result.stderr
