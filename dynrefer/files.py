@@ -1,6 +1,8 @@
 """Files and folders that are put in place when they are whole."""
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -12,7 +14,23 @@ def part_of(target: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Has ``write`` make the file at ``part_of(path)``, then puts it in place.
 
-    Where it raises, what was at ``path`` stays as it was, and the part stays for another try.
+    For one writer: where it raises, what was at ``path`` stays as it was, and the part stays until
+    the next try writes over it.
     """
     write(part_of(path))
     part_of(path).replace(path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that is put at ``path`` at the end; after an error nothing of it stays.
+
+    For any number of writers: the last one's file remains, whole. The place has the suffix of
+    ``path``, by which libraries choose formats.
+    """
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 Lengths are pixels of the picture, which is made for about two pixels a point.
 """
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
+from dynrefer.files import whole_file
 from dynrefer.models.dynrefer import RegionPrediction
 from dynrefer.picture_blocks import (
     FAINT,
@@ -169,12 +169,8 @@ def check_picture_path(path: Path) -> None:
 def save_picture(path: Path, image: Image.Image) -> None:
     """Writes a picture, whole or not at all; errors as in :func:`check_picture_path`."""
     check_picture_path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    with whole_file(path) as part:
         image.save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _words(

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dynrefer.config import ConfigError, load_config
+from dynrefer.files import whole_file
 from dynrefer.models.builders import build_model
 from dynrefer.models.checkpoint_files import open_checkpoint
 from dynrefer.models.checkpoint_names import FORMATS, Format
@@ -146,13 +147,8 @@ def to_published(directory: Path, file: Path) -> dict[str, str]:
             f"{', '.join(unknown[:5])}"
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    try:
-        with part.open("wb") as stream:
-            torch.save({"model": state}, stream)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(file) as part, part.open("wb") as stream:
+        torch.save({"model": state}, stream)
     return left_out
 
 

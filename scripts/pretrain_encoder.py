@@ -182,11 +182,13 @@ def training_images(
     )
 
 
-def _check_batches(options: argparse.Namespace) -> None:
-    for option, batch in (("--images", options.images), ("--text-batch", options.text_batch)):
-        if batch < 1 or batch % world_size():
+def _check_shares(options: argparse.Namespace) -> None:
+    for name in ("images", "text_images", "text_batch"):
+        number = getattr(options, name)
+        if number < 1 or number % world_size():
             raise ValueError(
-                f"{option} {batch}: must be a positive multiple of the {world_size()} process(es)"
+                f"--{name.replace('_', '-')} {number}: must be a positive multiple of the "
+                f"{world_size()} process(es)"
             )
 
 
@@ -234,13 +236,13 @@ def train_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespa
 
 
 @torch.no_grad()
-def encode_regions(model: DynRefer, config: DictConfig) -> tuple[Tensor, list[str]]:
-    """This process's share of the training regions: queries [N, Q * D], captions.
+def encode_regions(model: DynRefer, config: DictConfig, images: int) -> tuple[Tensor, list[str]]:
+    """Queries [N, Q * D] and captions: this process's share of the first ``images`` images.
 
     Views are those of the evaluation (``run.view_selector``), in which most can be seen.
     """
     data = training_images(config, model.vocabularies, config.run.view_selector)
-    share = Subset(data, range(rank(), len(data), world_size()))
+    share = Subset(data, range(rank(), min(images, len(data)), world_size()))
     loader = DataLoader(share, batch_size=ENCODED_IMAGES, collate_fn=RegionBatch.collate)
     queries, captions = [], []
     model.eval()
@@ -266,7 +268,7 @@ def train_text_encoder(model: DynRefer, config: DictConfig, options: argparse.Na
 
     Each process contrasts within its own share of regions and of the batch.
     """
-    regions, captions = encode_regions(model, config)
+    regions, captions = encode_regions(model, config, options.text_images)
     contrast = TextContrast(model.text_encoder, regions.shape[1]).to(model.device).train()
     size, seed = options.text_batch // world_size(), config.run.seed + rank()
     batches = (
@@ -281,7 +283,7 @@ def main(options: argparse.Namespace) -> None:
     config = load_config(options.cfg_path, options.options)
     device = distributed.start(config.run.device)
     set_up_logging()
-    _check_batches(options)
+    _check_shares(options)
     out = make_output_dir(options.out)
     config.model.pretrained = None
     config.model.vision.freeze, config.model.freeze = False, []
@@ -309,7 +311,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
     parser.add_argument("--learning-rate", type=float, default=7e-4)
-    parser.add_argument("--text-steps", type=int, default=1200, help="of the text encoder")
+    parser.add_argument("--text-images", type=int, default=1200, help="for the text encoder")
+    parser.add_argument("--text-steps", type=int, default=800)
     parser.add_argument("--text-batch", type=int, default=64, help="regions a step")
     parser.add_argument("--text-learning-rate", type=float, default=1e-3)
     return parser.parse_args()

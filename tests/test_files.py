@@ -1,6 +1,6 @@
 import pytest
 
-from dynrefer.files import part_of, write_atomically
+from dynrefer.files import part_of, whole_file, write_atomically
 
 
 def test_a_file_is_put_in_place_when_whole(tmp_path):
@@ -28,3 +28,26 @@ def test_after_an_error_the_old_file_stays(tmp_path):
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert part_of(path).read_text() == "ha"
+
+
+def test_a_whole_file_is_put_in_place_at_the_end(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_text("old")
+    with whole_file(path) as part, whole_file(path) as other:
+        part.write_text("first")
+        other.write_text("second")
+        assert part.suffix == ".png" and path.read_text() == "old"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_nothing_of_half_a_file_stays(tmp_path, written):
+    path = tmp_path / "a.png"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), whole_file(path) as part:
+        if written:
+            part.write_text("ha")
+        raise OSError("disk full")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -4,12 +4,10 @@ Only encoders that read a checkpoint of their own (``model.text_encoder.options.
 kept: nothing else says by its configuration what its weights are.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dynrefer.assets import local_path
+from dynrefer.files import whole_file
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.vocabulary import Vocabularies
 
@@ -89,19 +88,15 @@ class EmbeddingCache:
             "sha256": _checksum(embeddings),
         }
         path = self.path(phrases)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with whole_file(path) as part, part.open("wb") as file:
                 # One note, as safetensors writes several in any order.
                 file.write(save({"embeddings": embeddings}, {"notes": json.dumps(notes)}))
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
         except OSError as error:
             logger.warning("text embeddings cannot be kept in %s: %s", self.folder, error)
-            with contextlib.suppress(OSError):
-                part.unlink()
             return False
         return True
 

@@ -77,20 +77,19 @@ def test_random_batches_take_every_index_once_a_pass():
     assert [len(batch) for batch in pretrain_encoder.random_batches(3, 5, 2, 0)] == [3, 3]
 
 
-def test_each_process_encodes_its_share_once(run_file, monkeypatch):
+@pytest.mark.parametrize(("images", "taken"), [(4, 4), (100, 12)])
+def test_each_process_encodes_its_share_once(run_file, monkeypatch, images, taken):
     config = load_config(run_file)
     model = build_model(config.model)
     shares = []
     monkeypatch.setattr(pretrain_encoder, "world_size", lambda: 2)
     for rank in range(2):
         monkeypatch.setattr(pretrain_encoder, "rank", lambda rank=rank: rank)
-        shares.append(pretrain_encoder.encode_regions(model, config))
-    index = (
-        pretrain_encoder.training_images(config, model.vocabularies, config.run.view_selector)
-        .datasets[0]
-        .index
-    )
-    captions = [index.region(position).caption for position in range(len(index))]
+        shares.append(pretrain_encoder.encode_regions(model, config, images))
+    views = config.run.view_selector
+    index = pretrain_encoder.training_images(config, model.vocabularies, views).datasets[0].index
+    positions = [region for image in range(taken) for region in index.regions_of_image(image)]
+    captions = [index.region(position).caption for position in positions]
     assert sorted(shares[0][1] + shares[1][1]) == sorted(captions)
     assert all(len(queries) == len(texts) > 0 for queries, texts in shares)
     assert shares[0][0].shape[1] == 4 * 32  # queries side by side
@@ -100,7 +99,7 @@ def test_the_text_encoder_learns_from_locked_regions(run_file, learned_text):
     config = load_config(run_file, learned_text)
     model = build_model(config.model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    options = argparse.Namespace(text_steps=3, text_batch=8, text_learning_rate=1e-3)
+    options = argparse.Namespace(text_images=4, text_steps=3, text_batch=8, text_learning_rate=1e-3)
     pretrain_encoder.train_text_encoder(model, config, options)
     after = model.state_dict()
     changed = {name.split(".")[0] for name in before if not before[name].equal(after[name])}
@@ -134,12 +133,12 @@ def test_it_writes_a_checkpoint_that_a_model_starts_from(
     assert all(started[name].equal(written[name]) for name in written)
 
 
-@pytest.mark.parametrize("option", ["--images", "--text-batch"])
-def test_a_batch_that_the_processes_cannot_share_is_an_error(
-    run_file, learned_text, tmp_path, option
-):
-    script = ROOT / "scripts" / "pretrain_encoder.py"
-    arguments = ["--cfg-path", run_file, "--out", tmp_path, option, 3, "--options", *learned_text]
-    result = run_torchrun(script, *arguments, processes=2)
-    assert result.returncode != 0
-    assert f"{option} 3: must be a positive multiple of the 2 process(es)" in result.stderr
+@pytest.mark.parametrize("option", ["images", "text_images", "text_batch"])
+@pytest.mark.parametrize("number", [0, 3])
+def test_what_the_processes_cannot_share_is_an_error(monkeypatch, option, number):
+    monkeypatch.setattr(pretrain_encoder, "world_size", lambda: 2)
+    numbers = {"images": 2, "text_images": 1200, "text_batch": 64}
+    pretrain_encoder._check_shares(argparse.Namespace(**numbers))
+    message = f"--{option.replace('_', '-')} {number}: must be a positive multiple of the 2 process"
+    with pytest.raises(ValueError, match=message):
+        pretrain_encoder._check_shares(argparse.Namespace(**numbers | {option: number}))

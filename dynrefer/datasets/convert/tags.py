@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.datasets.json_stream import iterate_items, read_members
+from dynrefer.files import whole_file
 from dynrefer.processors.tag_parser import ParsedTags, TagParser, build_tag_parser
 from dynrefer.vocabulary import TagVocabulary
 
@@ -162,15 +163,13 @@ def write_annotations(
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.tags.part")
-    try:
-        # Half a surrogate pair, which UTF-8 cannot hold, becomes the escape that JSON has for it.
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("{" + "".join(f"{_encode(k)}:{_encode(v)},\n" for k, v in members.items()))
-            file.write('"annotations":[')
-            for number, annotation in enumerate(annotations):
-                file.write((",\n" if number else "\n") + _encode(annotation))
-            file.write("\n]}\n")
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    # Half a surrogate pair, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+    with (
+        whole_file(out) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        file.write("{" + "".join(f"{_encode(k)}:{_encode(v)},\n" for k, v in members.items()))
+        file.write('"annotations":[')
+        for number, annotation in enumerate(annotations):
+            file.write((",\n" if number else "\n") + _encode(annotation))
+        file.write("\n]}\n")
