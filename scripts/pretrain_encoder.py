@@ -312,7 +312,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
     parser.add_argument("--learning-rate", type=float, default=7e-4)
     parser.add_argument("--text-images", type=int, default=1200, help="for the text encoder")
-    parser.add_argument("--text-steps", type=int, default=800)
+    parser.add_argument("--text-steps", type=int, default=1200)
     parser.add_argument("--text-batch", type=int, default=64, help="regions a step")
     parser.add_argument("--text-learning-rate", type=float, default=1e-3)
     return parser.parse_args()
