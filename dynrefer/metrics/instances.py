@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,30 @@ import numpy as np
 DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
+@dataclass(frozen=True)
+class Instances:
+    """Content of an instances file, and its name for messages."""
+
+    source: str
+    content: Any
+
+
 def read_instances(
-    instances: str | Path | dict[str, Any], keys: Mapping[str, Sequence[str]]
-) -> tuple[str, dict[str, Any]]:
-    """Name (for messages) and content of an instances file.
+    instances: str | Path | dict[str, Any] | Instances, keys: Mapping[str, Sequence[str]]
+) -> Instances:
+    """An instances file whose records have what a scorer reads.
 
     Args:
-        instances: the file, or its content.
+        instances: the file, or its content, with its name or without.
         keys: the lists that it must hold ("images", ...), and what each of their records needs.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no JSON, or lacks a list or a key of a record.
     """
-    if isinstance(instances, dict):
+    if isinstance(instances, Instances):
+        source, content = instances.source, instances.content
+    elif isinstance(instances, dict):
         source, content = "instances", instances
     else:
         source = str(instances)
@@ -40,7 +51,7 @@ def read_instances(
             missing = [key for key in required if key not in record]
             if missing:
                 raise ValueError(f"{source}: {section}[{index}] has no {', '.join(missing)}")
-    return source, content
+    return Instances(source, content)
 
 
 def check_detections(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
-from dynrefer.metrics.instances import check_detections, read_instances
+from dynrefer.metrics.instances import Instances, check_detections, read_instances
 
 LVIS_KEYS = {
     "images": ("id", "neg_category_ids", "not_exhaustive_category_ids"),
@@ -46,7 +46,7 @@ class _Matches:
 
 
 def lvis_box_metrics(
-    instances: str | Path | dict[str, Any],
+    instances: str | Path | dict[str, Any] | Instances,
     detections: Sequence[dict[str, Any]],
     image_ids: Collection[int | str] | None = None,
 ) -> dict[str, float]:
@@ -66,10 +66,11 @@ def lvis_box_metrics(
         ValueError: it is broken, or a detection names an unknown image or category or holds values
             that are not finite.
     """
-    source, content = read_instances(instances, LVIS_KEYS)
+    read = read_instances(instances, LVIS_KEYS)
+    content = read.content
     images = {image["id"]: image for image in content["images"]}
     categories = {category["id"]: category["frequency"] for category in content["categories"]}
-    checked = check_detections(detections, images, categories, source)
+    checked = check_detections(detections, images, categories, read.source)
     counted = set(images if image_ids is None else image_ids)
     truth = _by_category_and_image(a for a in content["annotations"] if a["image_id"] in counted)
     found = _by_category_and_image(

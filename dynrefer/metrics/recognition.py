@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from dynrefer.metrics.instances import check_detections, read_instances
+from dynrefer.metrics.instances import Instances, check_detections, read_instances
 
 BOX_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 INSTANCE_KEYS = {
@@ -39,7 +39,7 @@ def class_mean_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> f
 
 
 def coco_box_metrics(
-    instances: str | Path | dict[str, Any], detections: Sequence[dict[str, Any]]
+    instances: str | Path | dict[str, Any] | Instances, detections: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
     """Box mAP by pycocotools over the images of an instances file.
 
@@ -49,7 +49,8 @@ def coco_box_metrics(
     give 0. Raises FileNotFoundError for a missing file, ValueError for a broken one and for
     detections that name an unknown image or category or hold values that are not finite.
     """
-    source, dataset = read_instances(instances, INSTANCE_KEYS)
+    read = read_instances(instances, INSTANCE_KEYS)
+    dataset = read.content
     with contextlib.redirect_stdout(io.StringIO()):
         truth, predictions = COCO(), COCO()
         # Copies, for COCOeval writes into the annotations.
@@ -58,7 +59,7 @@ def coco_box_metrics(
         predictions.dataset = {
             "images": dataset["images"],
             "categories": dataset["categories"],
-            "annotations": check_detections(detections, truth.imgs, truth.cats, source),
+            "annotations": check_detections(detections, truth.imgs, truth.cats, read.source),
         }
         predictions.createIndex()
         evaluation = COCOeval(truth, predictions, iouType="bbox")

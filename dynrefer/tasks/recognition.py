@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dynrefer.datasets.annotations import RegionRecord
+from dynrefer.metrics.instances import Instances
 from dynrefer.metrics.lvis import lvis_box_metrics
 from dynrefer.metrics.recognition import class_mean_accuracy, coco_box_metrics, top1_accuracy
 from dynrefer.registry import registry
@@ -90,7 +91,10 @@ class RegionRecognition(Recognition):
         regions, scores, labels = self._labelled(predictions, truth, "coco_result.category")
         metrics = {"accuracy": 100 * top1_accuracy(scores, labels)}
         if truth.instances is not None and truth.is_whole:
-            box_metrics = coco_box_metrics(truth.instances, detections_of(regions, scores, truth))
+            instances = _read_instances(truth)
+            names = truth.vocabularies.classes.names
+            detections = detections_of(regions, scores, names, instances)
+            box_metrics = coco_box_metrics(instances, detections)
             # COCOeval gives -1 where no object has the size.
             metrics |= {f"box {name}": 100 * ap for name, ap in box_metrics.items() if ap >= 0}
         return metrics
@@ -164,9 +168,10 @@ class LvisDetection(Recognition):
         scores = np.array(
             [self._logits(predictions, region, truth) for region in regions], dtype=np.float32
         )
+        instances = _read_instances(truth)
         metrics = lvis_box_metrics(
-            truth.instances,
-            detections_of(regions, scores, truth),
+            instances,
+            detections_of(regions, scores, truth.vocabularies.classes.names, instances),
             None if truth.is_whole else truth.image_ids(),
         )
         # -1 where there is no object of the kind.
@@ -176,22 +181,30 @@ class LvisDetection(Recognition):
         return None
 
 
-def detections_of(
-    regions: Sequence[RegionRecord], scores: np.ndarray, truth: GroundTruth
-) -> list[dict[str, Any]]:
-    """COCO results: each region with its best class, the class logit as score.
-
-    scores [N, C]. Categories of the instances file are found by name; "_" is as good as a space.
-    Raises ValueError where the file lacks one.
-    """
+def _read_instances(truth: GroundTruth) -> Instances:
     content = read_json(truth.instances, "build_info.instances")
     if not isinstance(content, dict) or "categories" not in content:
         raise ValueError(f"{truth.instances} is not a COCO instances file: no 'categories'")
-    by_name = {plain_name(category["name"]): category["id"] for category in content["categories"]}
-    names = truth.vocabularies.classes.names
+    return Instances(str(truth.instances), content)
+
+
+def detections_of(
+    regions: Sequence[RegionRecord],
+    scores: np.ndarray,
+    names: Sequence[str],
+    instances: Instances,
+) -> list[dict[str, Any]]:
+    """COCO results: each region with its best class, the class logit as score.
+
+    scores [N, C], a column for each of ``names``, by which categories of the instances file are
+    found; "_" is as good as a space.
+    Raises ValueError where the file lacks one.
+    """
+    categories = instances.content["categories"]
+    by_name = {plain_name(category["name"]): category["id"] for category in categories}
     missing = [name for name in names if plain_name(name) not in by_name]
     if missing:
-        raise ValueError(f"{truth.instances}: no category is named {', '.join(missing)}")
+        raise ValueError(f"{instances.source}: no category is named {', '.join(missing)}")
     detections = []
     for region, row in zip(regions, scores, strict=True):
         best = int(row.argmax())
