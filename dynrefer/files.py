@@ -21,6 +21,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     part_of(path).replace(path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes text as UTF-8 by :func:`write_atomically`."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Where to write a file that is put at ``path`` at the end; after an error nothing of it stays.

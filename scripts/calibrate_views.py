@@ -18,6 +18,7 @@ from PIL import Image
 from dynrefer.charts import Curve, Level, line_chart
 from dynrefer.config import require
 from dynrefer.distributed import is_main
+from dynrefer.files import write_text
 from dynrefer.picture_blocks import below, beside
 from dynrefer.runners.calibration import Point, grid, measure_all, name_of
 from dynrefer.runners.entry import (
@@ -27,7 +28,6 @@ from dynrefer.runners.entry import (
     prepare_evaluation,
 )
 from dynrefer.runners.evaluation import evaluated_dataset, ground_truth, tasks_of
-from dynrefer.runners.logs import write_text
 from dynrefer.tasks.task import Task
 from dynrefer.views.selectors import CANDIDATE_RATIOS
 from dynrefer.visualize import COLORS, save_picture

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from dynrefer.config import load_config
 from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.datasets.builders import annotation_files, open_annotations
+from dynrefer.files import write_text
 from dynrefer.models.builders import load_vocabularies
 from dynrefer.runners.entry import entry_point
 from dynrefer.runners.evaluation import (
@@ -29,7 +30,6 @@ from dynrefer.runners.evaluation import (
     score,
     tasks_of,
 )
-from dynrefer.runners.logs import write_text
 from dynrefer.tasks.task import GroundTruth, Prediction
 from dynrefer.vocabulary import Vocabularies
 

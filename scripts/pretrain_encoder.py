@@ -24,7 +24,7 @@ from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dynrefer import distributed
@@ -37,7 +37,13 @@ from dynrefer.datasets.builders import (
     build_dataset,
     build_view_selector,
 )
-from dynrefer.distributed import TrainingBatchSampler, is_main, rank, world_size
+from dynrefer.distributed import (
+    EvaluationSampler,
+    TrainingBatchSampler,
+    is_main,
+    rank,
+    world_size,
+)
 from dynrefer.files import write_atomically
 from dynrefer.models.builders import build_model
 from dynrefer.models.checkpoint_files import TRAINABLE
@@ -242,8 +248,12 @@ def encode_regions(model: DynRefer, config: DictConfig, images: int) -> tuple[Te
     Views are those of the evaluation (``run.view_selector``), in which most can be seen.
     """
     data = training_images(config, model.vocabularies, config.run.view_selector)
-    share = Subset(data, range(rank(), min(images, len(data)), world_size()))
-    loader = DataLoader(share, batch_size=ENCODED_IMAGES, collate_fn=RegionBatch.collate)
+    loader = DataLoader(
+        data,
+        batch_size=ENCODED_IMAGES,
+        sampler=EvaluationSampler(min(images, len(data))),
+        collate_fn=RegionBatch.collate,
+    )
     queries, captions = [], []
     model.eval()
     for batch in tqdm(loader, "encoding regions", unit="batch", disable=not is_main()):

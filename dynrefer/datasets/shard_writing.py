@@ -25,7 +25,7 @@ from dynrefer.datasets.shards import (
     read_manifest,
 )
 from dynrefer.downloads import sha256_of
-from dynrefer.files import part_of, write_atomically
+from dynrefer.files import part_of, write_atomically, write_text
 from dynrefer.vocabulary import read_json
 
 PLAN = "plan.json"
@@ -216,8 +216,7 @@ def _write_table(path: Path, table: np.ndarray, index: AnnotationIndex, images: 
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _facts(path: Path) -> dict[str, Any]:

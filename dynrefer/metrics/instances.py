@@ -16,7 +16,7 @@ class Instances:
     """Content of an instances file, and its name for messages."""
 
     source: str
-    content: Any
+    content: dict[str, Any]
 
 
 def read_instances(

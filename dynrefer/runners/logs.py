@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.distributed import is_main, rank
-from dynrefer.files import write_atomically
+from dynrefer.files import write_text
 from dynrefer.tasks.published import SOURCE
 
 
@@ -82,11 +82,6 @@ def make_output_dir(path: Path) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes text atomically."""
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def metric_table(

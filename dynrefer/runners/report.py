@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 
 import dynrefer
 from dynrefer.config import to_plain
+from dynrefer.files import write_text
 from dynrefer.processors.region_image import check_boxes, open_image
-from dynrefer.runners.logs import write_json, write_text
+from dynrefer.runners.logs import write_json
 from dynrefer.runners.report_page import Section, ShownRegion, page
 from dynrefer.tasks.published import SOURCE
 from dynrefer.tasks.task import GroundTruth, Prediction, Task

@@ -8,6 +8,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from dynrefer import files
 from dynrefer.datasets import shard_writing
 from dynrefer.datasets.shard_writing import write_shards
 from tests.datasets.files import image_record, region_record, write_annotations, write_images
@@ -104,7 +105,8 @@ def test_an_interrupted_run_goes_on(make, monkeypatch, stop_at):
         atomically(path, write)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shard_writing, "write_atomically", interrupted)
+        for module in (shard_writing, files):  # write_text's too
+            patch.setattr(module, "write_atomically", interrupted)
         make()
     finished = sum(path.suffix == ".tar" for path in calls[:-1])
     counts, folder = make()

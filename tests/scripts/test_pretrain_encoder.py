@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from dynrefer import distributed
 from dynrefer.config import load_config
 from dynrefer.datasets.shapes_language import COLOURS, FIGURES, RELATIONS, SIZES, TEXTURES
 from dynrefer.models.builders import build_model, load_vocabularies
@@ -82,9 +83,9 @@ def test_each_process_encodes_its_share_once(run_file, monkeypatch, images, take
     config = load_config(run_file)
     model = build_model(config.model)
     shares = []
-    monkeypatch.setattr(pretrain_encoder, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     for rank in range(2):
-        monkeypatch.setattr(pretrain_encoder, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         shares.append(pretrain_encoder.encode_regions(model, config, images))
     views = config.run.view_selector
     index = pretrain_encoder.training_images(config, model.vocabularies, views).datasets[0].index

@@ -18,7 +18,7 @@ from dynrefer.datasets.convert.source_records import (
     value_of,
 )
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
-from dynrefer.files import write_atomically
+from dynrefer.files import write_text
 from dynrefer.vocabulary import read_text
 
 EXPECTED = {"images": 12_419, "regions": 12_419, "classes": 919}
@@ -76,7 +76,7 @@ def read_class_names(path: str | Path) -> dict[str, str]:
 def write_class_names(path: Path, names: list[str]) -> None:
     """Writes a class vocabulary, a JSON list, in one step."""
     text = json.dumps(names, indent=0, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def _image(record: Any, position: int, images: ImageFolder) -> dict[str, Any]:
