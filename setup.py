@@ -26,6 +26,7 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.8",
             "hypothesis>=6.100",
             "import-linter>=2.1",

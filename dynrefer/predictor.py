@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike
 from omegaconf import DictConfig
 from PIL import Image
 
+from dynrefer.checkpoints.loading import open_source
 from dynrefer.config import ConfigError
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import build_view_selector
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoints import open_source
 from dynrefer.models.dynrefer import DECODERS, DynRefer, RegionPrediction
 from dynrefer.models.pretrained import folder_config
 from dynrefer.processors.region_image import (

@@ -25,8 +25,8 @@ from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.loading import start_loading
 from dynrefer.datasets.region_dataset import RegionDataset
-from dynrefer.datasets.shard_writing import write_shards
-from dynrefer.datasets.shards import open_shards
+from dynrefer.datasets.shards.reading import open_shards
+from dynrefer.datasets.shards.writing import write_shards
 from dynrefer.distributed import TrainingBatchSampler
 from dynrefer.processors.caption import CaptionProcessor
 from dynrefer.processors.control_words import ControlWordSampler

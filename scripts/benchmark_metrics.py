@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dynrefer.datasets.annotations import AnnotationIndex  # noqa: E402
+from dynrefer.datasets.annotations.index import AnnotationIndex  # noqa: E402
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map  # noqa: E402
 from dynrefer.metrics.java import Meteor, usable_cores  # noqa: E402
 from dynrefer.tasks import dense_captioning  # noqa: E402

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.datasets.convert.tags import Annotation, tag_annotations
-from dynrefer.processors.tag_parser import ParsedTags, build_tag_parser
+from dynrefer.tags.parser import ParsedTags, build_tag_parser
 from dynrefer.vocabulary import TagVocabulary, load_tags
 
 PHRASES = Path(__file__).resolve().parents[1] / "tests/data/tag_phrases.json"

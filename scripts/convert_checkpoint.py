@@ -19,16 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dynrefer.checkpoints.files import open_checkpoint
+from dynrefer.checkpoints.folders import MAX_SHARD_BYTES
+from dynrefer.checkpoints.formats import FORMATS, Format
+from dynrefer.checkpoints.loading import plan_load
+from dynrefer.checkpoints.places import without_memory
+from dynrefer.checkpoints.translation import translate
 from dynrefer.config import ConfigError, load_config
 from dynrefer.files import whole_file
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoint_files import open_checkpoint
-from dynrefer.models.checkpoint_names import FORMATS, Format
-from dynrefer.models.checkpoint_places import without_memory
-from dynrefer.models.checkpoint_translation import translate
-from dynrefer.models.checkpoints import plan_load
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.folders import MAX_SHARD_BYTES
 from dynrefer.models.language_models import language_model_config
 from dynrefer.models.pretrained import (
     folder_config,

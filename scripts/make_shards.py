@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from dynrefer.datasets.annotations import POLICIES
-from dynrefer.datasets.shard_writing import IMAGES_PER_SHARD, write_shards
+from dynrefer.datasets.shards.writing import IMAGES_PER_SHARD, write_shards
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -28,6 +28,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dynrefer import distributed
+from dynrefer.checkpoints.files import TRAINABLE
+from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import load_config
 from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.batch import RegionBatch
@@ -46,8 +48,6 @@ from dynrefer.distributed import (
 )
 from dynrefer.files import write_atomically
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoint_files import TRAINABLE
-from dynrefer.models.checkpoints import split_trainable
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder

@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import ConcatDataset
 
 from dynrefer.config import ConfigError
-from dynrefer.datasets.annotations import AnnotationIndex
+from dynrefer.datasets.annotations.index import AnnotationIndex
 from dynrefer.datasets.region_dataset import RegionDataset
-from dynrefer.datasets.shards import open_shards
+from dynrefer.datasets.shards.reading import open_shards
 from dynrefer.processors.control_words import ControlWordSampler
 from dynrefer.registry import registry
 from dynrefer.views.selectors import ViewSelector

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dynrefer.datasets.annotations import AnnotationIndex, ImageRecord, RegionRecord
+from dynrefer.datasets.annotations.index import AnnotationIndex, ImageRecord, RegionRecord
 from dynrefer.datasets.batch import RegionSample
 from dynrefer.processors.control_words import ControlWordSampler
 from dynrefer.processors.region_image import RegionImageProcessor, open_image

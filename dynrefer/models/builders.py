@@ -7,10 +7,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dynrefer.checkpoints.loading import Source, open_source
+from dynrefer.checkpoints.places import check_filled, without_memory
+from dynrefer.checkpoints.translation import plain as plain_name
 from dynrefer.config import ConfigError, require
-from dynrefer.models.checkpoint_places import check_filled, without_memory
-from dynrefer.models.checkpoint_translation import plain as plain_name
-from dynrefer.models.checkpoints import Source, open_source
 from dynrefer.models.decoders.caption import Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder

@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from dynrefer.checkpoints.folders import MAX_SHARD_BYTES
 from dynrefer.config_schema import LossConfig
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.distributed import mean_over_processes, world_size
@@ -15,7 +16,6 @@ from dynrefer.models import pretrained
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
-from dynrefer.models.folders import MAX_SHARD_BYTES
 from dynrefer.models.fusion import ViewFusion
 from dynrefer.models.precision import (
     NonFiniteError,

@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from dynrefer.assets import fetch_hint, local_path
+from dynrefer.checkpoints.loading import Source, open_source
+from dynrefer.checkpoints.places import without_memory
 from dynrefer.config import ConfigError
 from dynrefer.config_schema import LoraConfig
-from dynrefer.models.checkpoint_places import without_memory
-from dynrefer.models.checkpoints import Source, open_source
 from dynrefer.models.decoders.caption import CaptionDecoder
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, untie_output

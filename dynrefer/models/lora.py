@@ -17,9 +17,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from dynrefer.checkpoints.folders import new_folder, write_tensors
 from dynrefer.config import ConfigError
 from dynrefer.config_schema import LoraConfig
-from dynrefer.models.folders import new_folder, write_tensors
 from dynrefer.registry import nearest
 
 KEY = "model.caption_decoder.lora"

@@ -28,12 +28,12 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from dynrefer.checkpoints.files import FROZEN, TRAINABLE
+from dynrefer.checkpoints.folders import MAX_SHARD_BYTES, new_folder, write_json, write_tensors
+from dynrefer.checkpoints.loading import split_trainable
+from dynrefer.checkpoints.translation import plain
 from dynrefer.config import FORMAT_VERSION, load_config
-from dynrefer.models.checkpoint_files import FROZEN, TRAINABLE
-from dynrefer.models.checkpoint_translation import plain
-from dynrefer.models.checkpoints import split_trainable
 from dynrefer.models.decoders.caption import NoCaptionDecoder
-from dynrefer.models.folders import MAX_SHARD_BYTES, new_folder, write_json, write_tensors
 from dynrefer.models.text_embeddings import CachedTextEncoder, EmbeddingCache
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.tokenizers import load_tokenizer

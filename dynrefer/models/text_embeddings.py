@@ -115,7 +115,7 @@ class CachedTextEncoder(TextEncoder):
         encoder: what ``build`` made, where it is built already.
     """
 
-    # Of no use to this encoder in the files of a model (dynrefer.models.checkpoints).
+    # Of no use to this encoder in the files of a model (dynrefer.checkpoints.loading).
     left_out = {".*": "phrases are embedded by a tower of its own file, where one is needed"}
 
     def __init__(

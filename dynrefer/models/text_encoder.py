@@ -19,9 +19,9 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor
 from tqdm import tqdm
 
+from dynrefer.checkpoints.loading import open_source
+from dynrefer.checkpoints.places import without_memory
 from dynrefer.distributed import is_main
-from dynrefer.models.checkpoint_places import without_memory
-from dynrefer.models.checkpoints import open_source
 from dynrefer.models.freezing import Part
 from dynrefer.models.tokenizers import load_tokenizer
 from dynrefer.registry import registry

@@ -49,7 +49,7 @@ class VisionEncoder(Part):
                 f"valid is 0 to {depth - 1}"
             )
         self.tower.blocks = self.tower.blocks[: depth - drop_last_blocks]
-        # Tensors that files hold and this encoder does not, and why (dynrefer.models.checkpoints).
+        # Tensors that files hold and this encoder does not, and why (dynrefer.checkpoints.loading).
         reason = "the tower's last blocks (model.vision.drop_last_blocks)"
         blocks = range(depth - drop_last_blocks, depth)
         self.left_out = {rf"tower\.blocks\.{block}\..*": reason for block in blocks}

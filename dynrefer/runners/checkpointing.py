@@ -19,12 +19,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from dynrefer.checkpoints.files import FROZEN, TRAINABLE, open_checkpoint, read_checkpoint
+from dynrefer.checkpoints.folders import new_folder, write_tensors
+from dynrefer.checkpoints.formats import FORMATS
+from dynrefer.checkpoints.loading import load_state, split_trainable
 from dynrefer.distributed import barrier, gather_objects, is_main, rank, world_size
-from dynrefer.models import checkpoints, pretrained
-from dynrefer.models.checkpoint_files import FROZEN, TRAINABLE, open_checkpoint, read_checkpoint
-from dynrefer.models.checkpoint_names import FORMATS
+from dynrefer.models import pretrained
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.folders import new_folder, write_tensors
 
 LINKS = ("last", "best")
 
@@ -61,7 +62,7 @@ def save_checkpoint(
     generators = gather_objects(_generator_state())
     if is_main():
         folder = _free_name(directory, f"step-{position.global_step:08d}")
-        trainable, frozen = checkpoints.split_trainable(model)
+        trainable, frozen = split_trainable(model)
         frozen = pretrained.without_source(frozen, config.model, model.pretrained_names)
         with new_folder(folder) as part:
             for stem, tensors in ((TRAINABLE, trainable), (FROZEN, frozen)):
@@ -86,7 +87,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, A
         FileNotFoundError, ValueError: no checkpoint, another architecture, or another number of
             processes than it was written with.
     """
-    checkpoints.load_state(model, open_checkpoint(path), FORMATS["dynrefer"], source=str(path))
+    load_state(model, open_checkpoint(path), FORMATS["dynrefer"], source=str(path))
     state = read_checkpoint(path / "state.pt")
     generators = state.pop("generators")
     if len(generators) != world_size():

@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from dynrefer import distributed
 from dynrefer.assets import fetch_hint, local_path
+from dynrefer.checkpoints.loading import load_weights, open_source
 from dynrefer.config import ConfigError, load_config, require
 from dynrefer.distributed import is_main
 from dynrefer.models.builders import build_model, load_vocabularies
-from dynrefer.models.checkpoints import load_weights, open_source
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.pretrained import folder_config
 from dynrefer.registry import UnknownNameError, registry

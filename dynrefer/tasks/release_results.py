@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.json_stream import is_array, iterate_items
+from dynrefer.datasets.annotations.json_stream import is_array, iterate_items
 
 # Its fields and ours.
 FIELDS = {

@@ -6,6 +6,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from dynrefer.checkpoints.formats import FORMATS
+from dynrefer.checkpoints.translation import to_published
 from dynrefer.config import ConfigError, load_config
 from dynrefer.models.builders import (
     build_model,
@@ -13,8 +15,6 @@ from dynrefer.models.builders import (
     load_vocabularies,
     precision,
 )
-from dynrefer.models.checkpoint_names import FORMATS
-from dynrefer.models.checkpoint_translation import to_published
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5
 from dynrefer.models.tokenizers import load_tokenizer

@@ -13,15 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import T5Config
 
+from dynrefer.checkpoints import folders
+from dynrefer.checkpoints.folders import write_tensors
+from dynrefer.checkpoints.loading import open_source, split_trainable
+from dynrefer.checkpoints.places import without_memory
 from dynrefer.config import ConfigError, load_config
-from dynrefer.models import folders, pretrained
+from dynrefer.models import pretrained
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoint_places import without_memory
-from dynrefer.models.checkpoints import open_source, split_trainable
 from dynrefer.models.decoders.caption_causal import build_causal
 from dynrefer.models.decoders.caption_t5 import build_t5
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.folders import write_tensors
 from dynrefer.models.pretrained import folder_config, plain_fields
 from dynrefer.models.text_encoder import TransformerTextEncoder
 from dynrefer.predictor import RegionPredictor

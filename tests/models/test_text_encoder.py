@@ -3,7 +3,7 @@ import pytest
 import torch
 from open_clip.transformer import TextTransformer
 
-from dynrefer.datasets.shapes_language import write_vocabularies
+from dynrefer.datasets.shapes.language import write_vocabularies
 from dynrefer.models.text_encoder import (
     WordFeatureEncoder,
     clip_vit_l_text_encoder,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from dynrefer.checkpoints.formats import FORMATS
+from dynrefer.checkpoints.loading import open_source
+from dynrefer.checkpoints.translation import to_published
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoint_names import FORMATS
-from dynrefer.models.checkpoint_translation import to_published
-from dynrefer.models.checkpoints import open_source
 from dynrefer.registry import registry
 from tests.tiny_model import tiny_batch, tiny_model
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dynrefer.checkpoints.formats import FORMATS, Format
+from dynrefer.checkpoints.loading import load_state
 from dynrefer.datasets.batch import RegionBatch
-from dynrefer.models.checkpoint_names import FORMATS, Format
-from dynrefer.models.checkpoints import load_state
 from dynrefer.models.decoders.caption import Generation
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
+from dynrefer.checkpoints.formats import FORMATS
+from dynrefer.checkpoints.places import without_memory
+from dynrefer.checkpoints.translation import to_published
 from dynrefer.config_schema import ModelConfig
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoint_names import FORMATS
-from dynrefer.models.checkpoint_places import without_memory
-from dynrefer.models.checkpoint_translation import to_published
 from dynrefer.models.decoders.caption_t5 import untie_output
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.registry import registry

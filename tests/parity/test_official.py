@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynrefer.models.checkpoint_translation import from_published, to_published, translate
+from dynrefer.checkpoints.translation import from_published, to_published, translate
 from tests.parity.official import CASES, Case, load_case
 
 

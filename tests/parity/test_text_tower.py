@@ -11,8 +11,8 @@ from open_clip.transformer import TextTransformer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dynrefer.models.checkpoint_places import without_memory
-from dynrefer.models.checkpoints import load_weights
+from dynrefer.checkpoints.loading import load_weights
+from dynrefer.checkpoints.places import without_memory
 from dynrefer.models.text_encoder import TransformerTextEncoder
 from tests.parity.official import FOLDER, SeededValues
 

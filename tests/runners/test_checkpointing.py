@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import nn
 
+from dynrefer.checkpoints import folders
 from dynrefer.config import load_config
-from dynrefer.models import folders
 from dynrefer.runners import checkpointing
 from dynrefer.runners.checkpointing import Position, load_checkpoint, save_checkpoint
 

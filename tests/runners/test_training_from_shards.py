@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dynrefer.datasets.shard_writing import write_shards
+from dynrefer.datasets.shards.writing import write_shards
 from tests.runners.conftest import losses_of, same_weights
 from tests.runners.test_resuming import stop_before_step
 

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
 
+from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import load_config
 from dynrefer.config_schema import SelectorConfig
-from dynrefer.models.checkpoints import split_trainable
 from dynrefer.registry import registry
 from dynrefer.runners.calibration import IMAGE_PRIOR, Point
 from scripts import calibrate_views

@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from dynrefer.checkpoints.folders import write_tensors
+from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import ConfigError
 from dynrefer.config_schema import LoraConfig
 from dynrefer.models.builders import build_model
-from dynrefer.models.checkpoints import split_trainable
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.folders import write_tensors
 from dynrefer.models.pretrained import folder_config
 from scripts import convert_checkpoint
 from scripts.convert_checkpoint import (

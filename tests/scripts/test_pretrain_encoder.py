@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from dynrefer import distributed
+from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import load_config
-from dynrefer.datasets.shapes_language import COLOURS, FIGURES, RELATIONS, SIZES, TEXTURES
+from dynrefer.datasets.shapes.language import COLOURS, FIGURES, RELATIONS, SIZES, TEXTURES
 from dynrefer.models.builders import build_model, load_vocabularies
-from dynrefer.models.checkpoints import split_trainable
 from scripts import pretrain_encoder
 from tests.end_to_end.conftest import ROOT, run_command, run_torchrun
 from tests.tiny_model import tiny_run

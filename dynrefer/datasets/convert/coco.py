@@ -7,7 +7,7 @@ box of COCO's segmentation; ``bbox`` is COCO's own box, which COCOeval compares.
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord
+from dynrefer.datasets.annotations.records import BadRecord
 from dynrefer.datasets.convert.coco_style import (
     category_of,
     convert_regions,

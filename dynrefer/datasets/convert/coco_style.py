@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord, Identity
+from dynrefer.datasets.annotations.records import BadRecord, Identity
 from dynrefer.datasets.convert.source_records import (
     Image,
     identity_of,

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord, region_row
+from dynrefer.datasets.annotations.records import BadRecord, region_row
 from dynrefer.datasets.convert.source_records import (
     finite_numbers,
     read_records,

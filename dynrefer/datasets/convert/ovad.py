@@ -6,7 +6,7 @@ The file carries the release's sections ``attrs`` and ``cats``; captions are the
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord
+from dynrefer.datasets.annotations.records import BadRecord
 from dynrefer.datasets.convert.coco_style import (
     category_of,
     checked_categories,

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord, recorded_folder
+from dynrefer.datasets.annotations.json_stream import is_array
+from dynrefer.datasets.annotations.records import BadRecord, recorded_folder
 from dynrefer.datasets.convert.coco_style import (
     RegionOf,
     convert_regions,
@@ -26,7 +27,6 @@ from dynrefer.datasets.convert.source_records import (
     value_of,
 )
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
-from dynrefer.datasets.json_stream import is_array
 
 BOX_FORMATS = ("xywh", "xyxy")
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord, Identity
+from dynrefer.datasets.annotations.records import BadRecord, Identity
 from dynrefer.datasets.convert.coco_style import image_of, read_images
 from dynrefer.datasets.convert.plain_pickle import read_plain_pickle
 from dynrefer.datasets.convert.source_records import (

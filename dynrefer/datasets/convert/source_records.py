@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord, Identity
-from dynrefer.datasets.json_stream import iterate_items, read_members
+from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
+from dynrefer.datasets.annotations.records import BadRecord, Identity
 
 Image = dict[str, Any]  # id, file_name, width, height, as annotation files have them
 Box = list[float]

@@ -19,7 +19,7 @@ from typing import Any
 
 import PIL.Image
 
-from dynrefer.datasets.annotation_records import BadRecord
+from dynrefer.datasets.annotations.records import BadRecord
 from dynrefer.datasets.convert.source_records import (
     Box,
     Image,

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.json_stream import iterate_items, read_members
+from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
 from dynrefer.files import whole_file
-from dynrefer.processors.tag_parser import ParsedTags, TagParser, build_tag_parser
+from dynrefer.tags.parser import ParsedTags, TagParser, build_tag_parser
 from dynrefer.vocabulary import TagVocabulary
 
 Annotation = dict[str, Any]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dynrefer.datasets.annotation_records import BadRecord, Identity
+from dynrefer.datasets.annotations.json_stream import read_members
+from dynrefer.datasets.annotations.records import BadRecord, Identity
 from dynrefer.datasets.convert.coco_style import ImageTable, image_of
 from dynrefer.datasets.convert.source_records import (
     Box,
@@ -29,7 +30,6 @@ from dynrefer.datasets.convert.source_records import (
     value_of,
 )
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
-from dynrefer.datasets.json_stream import read_members
 
 SPLITS = ("train", "val", "test")
 VERSIONS = ("vg1.0", "vg1.2", "vgcoco")

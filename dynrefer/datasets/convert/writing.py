@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from dynrefer.datasets.annotation_records import BadRecord, Identity, region_row
+from dynrefer.datasets.annotations.records import BadRecord, Identity, region_row
 from dynrefer.datasets.convert.source_records import Image
 
 NAMED_CASES = 5

@@ -14,8 +14,8 @@ from dynrefer.datasets.convert.tags import (
     tag_annotations,
     write_annotations,
 )
-from dynrefer.processors import ParsedTags
 from dynrefer.registry import UnknownNameError
+from dynrefer.tags import ParsedTags
 from dynrefer.vocabulary import TagVocabulary
 
 VOCABULARY = TagVocabulary(("dog", "red", "grass", "cat"))

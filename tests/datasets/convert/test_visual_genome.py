@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dynrefer.datasets.annotation_records import BadRecord
 from dynrefer.datasets.annotations import AnnotationIndex
+from dynrefer.datasets.annotations.records import BadRecord
 from dynrefer.datasets.convert.visual_genome import clean_phrase, place_box
 from tests.datasets.convert.sources import HEIGHT, WIDTH, RegionCaptions, VisualGenome
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dynrefer.datasets.annotation_records import BadRecord
+from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
+from dynrefer.datasets.annotations.records import BadRecord
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
-from dynrefer.datasets.json_stream import iterate_items, read_members
 
 IMAGE = {"id": "é", "file_name": "é.jpg", "width": 64, "height": 48, "coco_id": 5}
 REGION = {"id": 1, "image_id": "é", "bbox": [1, 2, 3, 4], "caption": "ein Café ☕"}

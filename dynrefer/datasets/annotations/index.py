@@ -1,0 +1,203 @@
+"""Annotations behind an index on disk, so that millions of regions open at once.
+
+The release's COCO-style JSON is read and checked once and written again as lines of JSON beside
+the arrays that say where each line starts (``dynrefer.datasets.annotations.index_files``). Opening
+takes milliseconds; a worker process holds no record, and the arrays are mapped and shared.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dynrefer.datasets.annotations.index_files import Lines, check_position, write_index
+from dynrefer.datasets.annotations.records import BadRecords, Identity, recorded_folder
+from dynrefer.processors.region_image import ImageFile
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = 1  # of the files of an index; a change makes older indexes unfit
+POLICIES = ("strict", "skip")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image; ``width`` and ``height`` in pixels, ``path`` is where to read it."""
+
+    id: Identity
+    file_name: str
+    width: int
+    height: int
+    path: ImageFile
+
+
+@dataclass(frozen=True)
+class RegionRecord:
+    """One region; ``box`` is xyxy in pixels and may reach past the image's border.
+
+    ``captions`` holds every reference, ``caption`` is the first of them ("" where there is none).
+    """
+
+    id: Identity
+    image_id: Identity
+    box: tuple[float, float, float, float]
+    caption: str
+    captions: tuple[str, ...]
+    extra_info: dict[str, Any]
+
+
+class ImageRoot(Protocol):
+    """Where the images of an annotation file lie: a folder's path, or shards."""
+
+    def __truediv__(self, file_name: str) -> ImageFile: ...
+
+
+class AnnotationIndex:
+    """Images and regions of one annotation file by position.
+
+    Regions are grouped by image, images are in the order of the file. Made by ``open``. Pickling
+    carries only paths; the copy opens the same files.
+    """
+
+    def __init__(self, directory: Path, source: Path, image_root: str | ImageRoot | None) -> None:
+        self.directory, self.source, self._given_root = directory, source, image_root
+        summary = json.loads((directory / "summary.json").read_text())
+        self.image_root = _image_root(source, image_root, summary["image_root"])
+        self.bad_record_counts: Counter[str] = Counter(summary["counts"])
+        self.bad_records: list[str] = summary["messages"]
+        self._images = Lines(directory / "images.jsonl")
+        self._regions = Lines(directory / "regions.jsonl")
+        self._region_starts = np.load(directory / "region_starts.npy", mmap_mode="r")
+        self._image_of_region = np.load(directory / "image_of_region.npy", mmap_mode="r")
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        image_root: str | ImageRoot | None = None,
+        bad_records: str = "strict",
+        require_caption: bool = False,
+    ) -> "AnnotationIndex":
+        """Opens the index of an annotation file, and makes it where there is none yet.
+
+        It lies in ``<file>.index-<hash>`` beside the file, or in the user's cache directory where
+        that folder cannot be written; a changed file gets a new one. Bad records raise ("strict")
+        or are left out, counted and logged ("skip").
+
+        Images lie in ``image_root`` (a folder, or ``ShardedImages``), else in the file's
+        ``dataset.image_root``, which is looked for beside the file, then in the current directory;
+        else beside the file. Whether an image is there shows when it is read.
+
+        Raises FileNotFoundError for a missing file and ValueError for broken JSON, a missing
+        section, bad records under "strict", or a file without a single good region.
+        """
+        if bad_records not in POLICIES:
+            raise ValueError(f"bad_records is {bad_records!r}, must be 'strict' or 'skip'")
+        source = Path(path)
+        if not source.is_file():
+            setting = "the configuration key 'build_info.annotations' usually sets it"
+            raise FileNotFoundError(f"no annotation file at {source}; {setting}")
+        places = _index_places(source, f"{bad_records}:{require_caption}")
+        directory = next((place for place in places if place.is_dir()), None)
+        if directory is None:
+            directory = _make_index(places, source, bad_records, require_caption)
+        index = cls(directory, source, image_root)
+        if index.bad_records:
+            bad = BadRecords(index.bad_record_counts, index.bad_records)
+            logger.warning("%s: left out %s; the first: %s", source, bad, bad.messages[0])
+        return index
+
+    def __reduce__(self) -> tuple:
+        return AnnotationIndex, (self.directory, self.source, self._given_root)
+
+    def __len__(self) -> int:
+        return len(self._regions)
+
+    @property
+    def num_images(self) -> int:
+        """How many images the file lists."""
+        return len(self._images)
+
+    @property
+    def region_counts(self) -> np.ndarray:
+        """Number of regions of each image, int64 [num_images]."""
+        return np.diff(self._region_starts)
+
+    def region(self, i: int) -> RegionRecord:
+        """The region at position ``i``, 0 <= i < len; IndexError otherwise."""
+        identity, image_id, box, captions, extra_info = self._regions[i]
+        caption = captions[0] if captions else ""
+        return RegionRecord(identity, image_id, tuple(box), caption, tuple(captions), extra_info)
+
+    def image(self, j: int) -> ImageRecord:
+        """The image at position ``j``, 0 <= j < num_images; IndexError otherwise."""
+        identity, file_name, width, height = self._images[j]
+        return ImageRecord(identity, file_name, width, height, self.image_root / file_name)
+
+    def regions_of_image(self, j: int) -> range:
+        """Positions of an image's regions; empty for an image without regions."""
+        check_position(j, self.num_images)
+        return range(int(self._region_starts[j]), int(self._region_starts[j + 1]))
+
+    def image_of_region(self, i: int) -> int:
+        """Position of the image that region ``i`` lies in."""
+        check_position(i, len(self))
+        return int(self._image_of_region[i])
+
+
+def _image_root(source: Path, given: str | ImageRoot | None, recorded: str) -> ImageRoot:
+    if given is not None:
+        return Path(given) if isinstance(given, str) else given
+    return recorded_folder(source, recorded)
+
+
+def _index_places(source: Path, policy: str) -> tuple[Path, Path]:
+    """Where an index may lie: beside the file, else in the user's cache directory."""
+    status = source.stat()
+    key = f"{LAYOUT}:{status.st_size}:{status.st_mtime_ns}:{policy}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynrefer"
+    beside = source.with_name(_index_name(source, key))
+    return beside, cache / _index_name(source, f"{key}:{source.resolve()}")
+
+
+def _index_name(source: Path, key: str) -> str:
+    return f"{source.name}.index-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _make_index(
+    places: tuple[Path, Path], source: Path, bad_records: str, require_caption: bool
+) -> Path:
+    """Writes the index under a temporary name, then renames it; returns where it lies."""
+    place, in_cache = places
+    try:
+        temporary = tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        logger.info("%s cannot be written, so the index goes to %s", place.parent, in_cache)
+        place = in_cache
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent)
+    # The folder of mkdtemp is closed to other users; one made inside it has ordinary permissions.
+    building = Path(temporary) / "index"
+    try:
+        building.mkdir()
+        write_index(building, source, bad_records, require_caption)
+        try:
+            building.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+            logger.info("another process made %s at the same time", place)
+    finally:
+        shutil.rmtree(temporary)
+    return place

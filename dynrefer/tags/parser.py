@@ -1,0 +1,93 @@
+"""Tags that a phrase names: those of its subject, and those of other things in it."""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from dynrefer.registry import registry
+from dynrefer.tags.index import Span, Synonyms, TagIndex
+from dynrefer.tags.phrase_sides import Kind, Side, kinds_of, sides_of
+from dynrefer.tags.synonyms import BUILT_IN, load_synonyms, parse_synonyms
+from dynrefer.vocabulary import TagVocabulary
+
+
+class ParsedTags(NamedTuple):
+    """Indices into a tag vocabulary, each once a list, in the order of the phrase."""
+
+    subject: list[int]
+    others: list[int]
+
+
+class TagParser(Protocol):
+    """What is registered as "tag_parser": built of an index, it takes a phrase."""
+
+    def __init__(self, index: TagIndex) -> None: ...
+
+    def __call__(self, phrase: str) -> ParsedTags: ...
+
+
+@registry.register("tag_parser", "rules")
+class RuleTagParser:
+    """Parses by the rules of ``phrase_sides.py``; needs nothing but the vocabulary.
+
+    Names of several words are found first, then each of them counts as one word, then the words are
+    given their sides, then single words are looked up where they are nouns, adjectives or verbs.
+    """
+
+    def __init__(self, index: TagIndex) -> None:
+        self.index = index
+
+    def __call__(self, phrase: str) -> ParsedTags:
+        """Tags of a phrase; raises TypeError for one that is no string."""
+        if not isinstance(phrase, str):
+            raise TypeError(f"phrase is {phrase!r}; valid is a string")
+        words = self.index.split(phrase)
+        spans = self.index.spans(words)
+        tags: list[int | None] = [None] * len(words)
+        if spans:
+            words, tags = _joined(words, spans)
+        kinds = kinds_of(words, {i for i, tag in enumerate(tags) if tag is not None})
+        sides = sides_of(words, kinds)
+        for i, word in enumerate(words):
+            if tags[i] is None and sides[i] is not Side.NONE:
+                tags[i] = self.index.word_tag(word, kinds[i] is Kind.VERB)
+        return collect_tags(tags, sides)
+
+
+def collect_tags(tags: list[int | None], sides: list[Side]) -> ParsedTags:
+    """Tags of words by the sides of these."""
+    found: dict[Side, dict[int, None]] = {side: {} for side in Side}
+    for tag, side in zip(tags, sides, strict=True):
+        if tag is not None:
+            found[side][tag] = None
+    return ParsedTags(list(found[Side.SUBJECT]), list(found[Side.OTHERS]))
+
+
+def build_tag_parser(
+    name: str, vocabulary: TagVocabulary, synonyms: str | Path | None = None
+) -> TagParser:
+    """A registered parser over a vocabulary.
+
+    Args:
+        name: "rules" or "spacy".
+        vocabulary: the tags.
+        synonyms: a user's table (``tag_synonyms.py`` says how it is written), whose terms come
+            before the built-in ones.
+
+    Raises UnknownNameError for a name that is not registered, ImportError for "spacy" without it,
+    and what ``load_synonyms`` raises.
+    """
+    parser = registry.get("tag_parser", name)
+    own: Synonyms = load_synonyms(synonyms) if synonyms is not None else []
+    return parser(TagIndex(vocabulary, [*own, *parse_synonyms(BUILT_IN, "built-in synonyms")]))
+
+
+def _joined(words: list[str], spans: list[Span]) -> tuple[list[str], list[int | None]]:
+    """Words with each span as one of them, and the tags of these."""
+    joined: list[str] = []
+    tags: list[int | None] = []
+    done = 0
+    for span in spans:
+        joined += [*words[done : span.start], " ".join(words[span.start : span.end])]
+        tags += [*[None] * (span.start - done), span.tag]
+        done = span.end
+    return joined + words[done:], tags + [None] * (len(words) - done)

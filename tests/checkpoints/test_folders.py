@@ -1,0 +1,106 @@
+import json
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dynrefer.checkpoints.folders import new_folder, write_tensors
+
+
+def test_one_shard_needs_no_index(tmp_path):
+    write_tensors(tmp_path, "x", [("a", torch.arange(3)), ("b", torch.ones(2, 2).t())])
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+    assert load_file(tmp_path / "x.safetensors")["a"].tolist() == [0, 1, 2]
+    write_tensors(tmp_path, "y", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(tmp_path):
+    tensors = {"a": torch.zeros(10), "b": torch.zeros(100), "c": torch.zeros(10)}
+    write_tensors(tmp_path, "x", tensors.items(), max_shard_bytes=80)
+    files = [f"x-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    assert [set(load_file(tmp_path / file)) for file in files] == [{"a"}, {"b"}, {"c"}]
+    index = json.loads((tmp_path / "x.safetensors.index.json").read_text())
+    assert index["weight_map"] == dict(zip("abc", files, strict=True))
+    assert index["metadata"] == {"total_size": 480}
+
+
+def test_memory_holds_one_shard(tmp_path):
+    """Tensors are asked for one by one, and forgotten when their shard is written."""
+    alive, most = weakref.WeakSet(), 0
+
+    def tensors():
+        nonlocal most
+        for number in range(12):
+            storage = torch.full((100,), float(number)).untyped_storage()
+            alive.add(storage)
+            most = max(most, len(alive))
+            yield f"{number:02d}", torch.tensor([], dtype=torch.float32).set_(storage)
+            del storage
+
+    write_tensors(tmp_path, "x", tensors(), max_shard_bytes=800)
+    assert most == 3  # a shard of two, and the first of the next
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6
+
+
+def test_who_may_read_them(tmp_path):
+    """Whoever may read other new files."""
+    (tmp_path / "other").touch()
+    write_tensors(tmp_path, "x", [("a", torch.zeros(1))])
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_what_the_disk_refuses(tmp_path):
+    """safetensors has an error class of its own for it."""
+    (tmp_path / "x-00000").mkdir()
+    with pytest.raises(OSError, match=f"{tmp_path} cannot be written"):
+        write_tensors(tmp_path, "x", [("a", torch.zeros(1))])
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    with new_folder(tmp_path / "a" / "b") as part:
+        (part / "file").write_text("content")
+        assert not (tmp_path / "a" / "b").exists()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    assert (tmp_path / "a" / "b" / "file").read_text() == "content"
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a") as part:
+        (part / "file").write_text("content")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path):
+    (tmp_path / ".a.part").mkdir()
+    (tmp_path / ".a.part" / "half").write_text("")
+    with new_folder(tmp_path / "a") as part:
+        assert list(part.iterdir()) == []
+
+
+def test_folders_with_content_are_left_alone(tmp_path):
+    (tmp_path / "a").mkdir()
+    with new_folder(tmp_path / "a"):
+        pass
+    (tmp_path / "a" / "file").write_text("mine")
+    for path in (tmp_path / "a", tmp_path / "a" / "file"):
+        message = f"{path} exists and is not an empty folder"
+        with pytest.raises(FileExistsError, match=message), new_folder(path):
+            raise AssertionError("nothing may be written")
+    assert (tmp_path / "a" / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file/a cannot be written: .*Not a directory"):
+        new_folder(tmp_path / "file" / "a").__enter__()
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # tests may run as root, who may write anywhere
+    with pytest.raises(OSError, match="a cannot be written: .*Permission denied"):
+        new_folder(tmp_path / "a").__enter__()
