@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -245,9 +244,8 @@ def _save_text_encoder(
 
 def _is_merged(model: "DynRefer") -> bool:
     """Whether the language model had adapters, which have become part of its weights."""
-    language_model = model.caption_decoder.language_model
-    has_adapters = isinstance(language_model, PeftModel)
-    return model.config.caption_decoder.lora is not None and not has_adapters
+    decoder = model.caption_decoder
+    return model.config.caption_decoder.lora is not None and not decoder.has_adapters
 
 
 def _outside(path: str) -> str:

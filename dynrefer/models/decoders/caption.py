@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -21,7 +20,6 @@ from transformers.generation.utils import GenerateOutput
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dynrefer.config_schema import GenerationConfig, LoraConfig
-from dynrefer.models import lora
 from dynrefer.models.freezing import Part, is_frozen
 from dynrefer.models.precision import check_finite
 from dynrefer.registry import nearest
@@ -87,7 +85,9 @@ class CaptionDecoder(Part, ABC):
         width = language_model.get_input_embeddings().embedding_dim
         language_model.requires_grad_(not freeze)
         if adapters is not None:
-            language_model = lora.add_adapters(language_model, adapters)
+            from dynrefer.models.lora import add_adapters  # peft takes over a second to import
+
+            language_model = add_adapters(language_model, adapters)
         if gradient_checkpointing:
             _checkpoint_layers(language_model)
         self.language_model = language_model
@@ -108,27 +108,37 @@ class CaptionDecoder(Part, ABC):
                     module.training = mode and module.gradient_checkpointing
         return self
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether the language model is peft's wrapper around one: it has LoRA adapters."""
+        return not isinstance(self.language_model, PreTrainedModel)
+
     def save_adapters(self, directory: str | Path) -> None:
-        """Writes the LoRA adapters alone, as a new folder; see :func:`lora.save_adapters`.
+        """Writes the LoRA adapters alone, as a new folder; see ``models.lora.save_adapters``.
 
         Raises ValueError where there are no adapters.
         """
-        lora.save_adapters(self._adapted(), Path(directory))
+        self._check_adapters()
+        from dynrefer.models.lora import save_adapters
+
+        save_adapters(self.language_model, Path(directory))
 
     def merge_adapters(self) -> None:
         """Adds the LoRA adapters to the language model's weights, which then is a plain one.
 
         Raises ValueError where there are no adapters, or a merged weight is not finite.
         """
-        self.language_model = lora.merge_adapters(self._adapted())
+        self._check_adapters()
+        from dynrefer.models.lora import merge_adapters
+
+        self.language_model = merge_adapters(self.language_model)
         self.train(self.training)
 
-    def _adapted(self) -> peft.PeftModel:
-        if not isinstance(self.language_model, peft.PeftModel):
+    def _check_adapters(self) -> None:
+        if not self.has_adapters:
             raise ValueError(
                 "the language model has no adapters; model.caption_decoder.lora gives it some"
             )
-        return self.language_model
 
     @abstractmethod
     def loss(
