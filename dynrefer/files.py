@@ -1,14 +1,58 @@
-"""Files and folders that are put in place when they are whole."""
+"""Files and folders that are put in place when they are whole, and on the disk."""
 
+import errno
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# What is raised where no more can be written: a full disk, a quota, a limit of the shell.
+_FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up"}
+_FULL[errno.EFBIG] = "the limit of file sizes is reached"
+
 
 def part_of(target: Path) -> Path:
     """Where a file or folder lies until it is whole."""
     return target.with_name(target.name + ".part")
+
+
+def sync(path: Path) -> None:
+    """Returns when a file, or the list of a folder's entries, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put_in_place(part: Path, target: Path) -> None:
+    """Renames a file or folder so that a power cut leaves all of it, or what was there before.
+
+    A rename may reach the disk before what the files hold; so they go first, the name last.
+    """
+    for path in (*part.rglob("*"), part) if part.is_dir() else (part,):
+        sync(path)
+    part.replace(target)
+    sync(target.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Names ``path`` in what a full disk makes the system or a library raise.
+
+    Raises:
+        OSError: it cannot be written; one line that says which file or folder, and why.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "errno", None) not in _FULL:
+            cause = cause.__context__  # torch.save ends in an error of its own
+        if cause is None:
+            raise
+        raise OSError(f"{path} cannot be written: {_FULL[cause.errno]}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -17,8 +61,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     For one writer: where it raises, what was at ``path`` stays as it was, and the part stays until
     the next try writes over it.
     """
-    write(part_of(path))
-    part_of(path).replace(path)
+    with writing(path):
+        write(part_of(path))
+        put_in_place(part_of(path), path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,7 +80,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
-        yield part
-        part.replace(path)
+        with writing(path):
+            yield part
+            put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 import pytest
+import torch
 
-from dynrefer.files import part_of, whole_file, write_atomically
+from dynrefer import files
+from dynrefer.files import part_of, put_in_place, whole_file, write_atomically, write_text
 
 
 def test_a_file_is_put_in_place_when_whole(tmp_path):
@@ -51,3 +53,43 @@ def test_nothing_of_half_a_file_stays(tmp_path, written):
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def order(monkeypatch):
+    """What is synced and renamed, in that order, by the file's or folder's name."""
+    calls = []
+    sync, replace = files.sync, files.Path.replace
+    monkeypatch.setattr(files, "sync", lambda path: calls.append(path.name) or sync(path))
+    monkeypatch.setattr(
+        files.Path, "replace", lambda self, to: calls.append(f"-> {to.name}") or replace(self, to)
+    )
+    return calls
+
+
+def test_what_is_put_in_place_is_on_the_disk_first(tmp_path, order):
+    write_text(tmp_path / "a", "text")
+    assert order == ["a.part", "-> a", tmp_path.name]
+    order.clear()
+    with whole_file(tmp_path / "b.png") as part:
+        part.touch()
+    assert order == [part.name, "-> b.png", tmp_path.name]
+    order.clear()
+    (tmp_path / "new" / "inner").mkdir(parents=True)
+    (tmp_path / "new" / "inner" / "file").touch()
+    put_in_place(tmp_path / "new", tmp_path / "folder")
+    assert {*order[:2]} == {"inner", "file"} and order[2:] == ["new", "-> folder", tmp_path.name]
+
+
+@pytest.mark.parametrize(
+    "fill", [lambda full: full.write(b"text"), lambda full: torch.save(torch.zeros(9**5), full)]
+)
+def test_a_full_disk_is_one_line_with_the_path(tmp_path, fill):
+    """A write of Python names no path, and torch.save raises an error about its own format."""
+
+    def write(part):
+        with open("/dev/full", "wb") as full:
+            fill(full)
+
+    with pytest.raises(OSError, match="a.json cannot be written: no space left on the disk$"):
+        write_atomically(tmp_path / "a.json", write)

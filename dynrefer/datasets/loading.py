@@ -19,6 +19,8 @@ def start_loading(loader: DataLoader) -> Iterator[RegionBatch]:
     A forked worker shares its parent's memory until one of them writes to it, and the garbage
     collector writes to every object it looks at: workers leave what exists by now alone.
     """
+    if not loader.num_workers:
+        return iter(loader)
     loader.worker_init_fn = _return_large_blocks
     gc.collect()
     gc.freeze()
