@@ -139,8 +139,8 @@ class ModelConfig:
     ``pretrained`` is a checkpoint to start from, or a list of them in order, of any format
     (docs/checkpoints.md); with ``strict`` every name of a file and of the model must find its
     partner, else what is left over is a warning. ``from_scratch`` starts fusion and Q-Former so
-    that a model without pretrained parts learns (``dynrefer.models.initialization``). ``freeze``
-    lists parts that do not train (``dynrefer.models.freezing``), besides those that a ``freeze`` of
+    that a model without pretrained parts learns (``dynrefer.models.builders``). ``freeze``
+    lists parts that do not train (``dynrefer.models.parts``), besides those that a ``freeze`` of
     their own keeps.
     """
 

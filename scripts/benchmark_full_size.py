@@ -113,7 +113,7 @@ def full_config(
         Path(model.vocabulary[key]).write_text("".join(lines))
     model.pretrained = model.vision.checkpoint = model.caption_decoder.language_model = None
     model.freeze = ["text_encoder"]
-    # With the published start an untrained model hides the image; see initialization.py.
+    # With the published start an untrained model hides the image; see models/builders.py.
     model.from_scratch = True
     tokenizer = str(folder / "tokenizer")
     model.text_encoder.name = "word_transformer"

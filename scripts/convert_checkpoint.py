@@ -29,13 +29,8 @@ from dynrefer.config import ConfigError, load_config
 from dynrefer.files import whole_file
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.language_models import language_model_config
-from dynrefer.models.pretrained import (
-    folder_config,
-    plain_fields,
-    pretrained_sources,
-    save_pretrained,
-)
+from dynrefer.models.language_models import language_model_config, plain_fields
+from dynrefer.models.pretrained import folder_config, pretrained_sources
 from dynrefer.runners.entry import entry_point, parser_of
 
 # Architectures that the published code has.
@@ -110,7 +105,7 @@ def to_own(
         for match, places in reversed(steps)  # the first name of a shared tensor counts
         for place, published in zip(places, match.published, strict=True)
     }
-    save_pretrained(model, directory, max_shard_bytes, tensors=Renamed(checkpoint, names))
+    model.save_pretrained(directory, max_shard_bytes, tensors=Renamed(checkpoint, names))
     return report.dropped
 
 
@@ -174,7 +169,7 @@ def main(arguments: argparse.Namespace) -> None:
         config = load_config(arguments.cfg_path, arguments.options).model
         if arguments.whole:
             config.pretrained = [*pretrained_sources(config), str(source)]
-            save_pretrained(build_model(config), output)
+            build_model(config).save_pretrained(output)
             left_out = {}
         else:
             left_out = to_own(source, config, output)

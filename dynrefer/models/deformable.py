@@ -97,6 +97,13 @@ class DeformableAlignment(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
+    def pass_through(self) -> None:
+        """No offsets, weight 1 at the centre: at first each map passes as it is."""
+        nn.init.zeros_(self.offset_mask.weight)
+        nn.init.zeros_(self.offset_mask.bias)
+        centres = torch.arange(self.groups) * 3 * TAPS + 2 * TAPS + TAPS // 2
+        self.offset_mask.bias.data[centres] = 1.0
+
     def forward(self, view: Tensor, reference: Tensor) -> Tensor:
         """Maps [N, C, g, g] of a view and of view 0 -> the view's map, aligned, [N, C, g, g]."""
         side = view.shape[-1]

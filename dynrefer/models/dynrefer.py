@@ -2,26 +2,19 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
-from dynrefer.checkpoints.folders import MAX_SHARD_BYTES
 from dynrefer.config_schema import LossConfig
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.distributed import mean_over_processes, world_size
-from dynrefer.models import pretrained
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
 from dynrefer.models.fusion import ViewFusion
-from dynrefer.models.precision import (
-    NonFiniteError,
-    check_finite,
-    naming_regions,
-)
+from dynrefer.models.parts import NonFiniteError, check_finite, naming_regions
+from dynrefer.models.pretrained import PretrainedModel
 from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder
@@ -75,7 +68,7 @@ class LossWeights(LossConfig):
             raise ValueError(f"model.loss.reduction: '{self.reduction}'; valid: global, rank")
 
 
-class DynRefer(nn.Module):
+class DynRefer(PretrainedModel):
     """Vision -> fusion of views -> Q-Former -> tag, region-text and caption decoders.
 
     The parts are built elsewhere (``dynrefer.models.builders``) and each is usable alone.
@@ -110,26 +103,7 @@ class DynRefer(nn.Module):
         self.loss_weights = loss_weights or LossWeights()
         self.generation = generation or Generation()
         self.tag_threshold = tag_threshold
-        # Set where a configuration builds the model: that, and what its ``pretrained`` has filled.
-        self.config: DictConfig | None = None
-        self.pretrained_names: set[str] = set()
         self._phrase_cache: dict[str, Tensor] = {}
-
-    @classmethod
-    def from_pretrained(
-        cls, directory: str | Path, overrides: Sequence[str] = (), device: str = "cpu"
-    ) -> "DynRefer":
-        """The model of a folder; see :func:`dynrefer.models.pretrained.from_pretrained`."""
-        return pretrained.from_pretrained(directory, overrides, device)
-
-    def save_pretrained(
-        self,
-        directory: str | Path,
-        max_shard_bytes: int = MAX_SHARD_BYTES,
-        frozen: bool = True,
-    ) -> Path:
-        """Writes the model's folder; see :func:`dynrefer.models.pretrained.save_pretrained`."""
-        return pretrained.save_pretrained(self, directory, max_shard_bytes, frozen)
 
     @property
     def device(self) -> torch.device:

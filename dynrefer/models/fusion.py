@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from dynrefer.models.deformable import DeformableAlignment
-from dynrefer.models.freezing import Part
+from dynrefer.models.parts import Part
 
 
 class ViewFusion(Part):

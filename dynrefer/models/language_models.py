@@ -13,29 +13,35 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from dynrefer.assets import fetch_hint, local_path
 from dynrefer.checkpoints.loading import Source, open_source
 from dynrefer.checkpoints.places import without_memory
+from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config import ConfigError
 from dynrefer.config_schema import LoraConfig
 from dynrefer.models.decoders.caption import CaptionDecoder
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
-from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, untie_output
-from dynrefer.models.freezing import frozen_parts
-from dynrefer.models.precision import precision
-from dynrefer.models.tokenizers import load_tokenizer
+from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, t5_of
+from dynrefer.models.parts import frozen_parts, precision
 
 KEY = "model.caption_decoder"
 # Where the language model lies in the whole model.
 PREFIX = "caption_decoder.language_model."
+
+# Fields of a language model's configuration that follow from the tokenizer or from the decoder.
+_DERIVED_FIELDS = {
+    *("architectures", "bos_token_id", "decoder_start_token_id", "dtype", "eos_token_id"),
+    *("is_encoder_decoder", "pad_token_id", "transformers_version"),
+}
+_DERIVED_FIELDS_OF_T5 = {
+    *("dense_act_fn", "is_gated_act", "model_type"),
+    *("scale_decoder_outputs", "tie_word_embeddings"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,20 @@ class Family:
 
     Args:
         decoder: the class of the decoder.
-        configured: untrained, as the configuration in a folder describes it.
+        configured: untrained, of a configuration of transformers.
         build: untrained, from the fields of its configuration, with the ids of padding and end.
         starts_with_end: sequences begin with the end token, whatever start token there is.
     """
 
     decoder: type[CaptionDecoder]
-    configured: Callable[[Path], PreTrainedModel]
+    configured: Callable[[PreTrainedConfig], PreTrainedModel]
     build: Callable[[dict[str, Any], int, int], nn.Module]
     starts_with_end: bool = False
+
+
+T5 = Family(T5CaptionDecoder, t5_of, build_t5)
+VICUNA = Family(CausalCaptionDecoder, AutoModelForCausalLM.from_config, build_causal, True)
+CAUSAL = Family(CausalCaptionDecoder, AutoModelForCausalLM.from_config, build_causal)
 
 
 def build_caption_decoder(
@@ -89,12 +100,6 @@ def build_caption_decoder(
             language_model = _build(options.config, tokenizer, family)
         for parameter in language_model.parameters():  # buffers of positions stay in float32
             parameter.data = parameter.data.to(dtype)
-    # Nothing but `model.generation` and the tokenizer says how captions are generated.
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    start = pad if language_model.config.is_encoder_decoder else None
-    language_model.generation_config = GenerationConfig(
-        pad_token_id=pad, eos_token_id=end, decoder_start_token_id=start
-    )
     return family.decoder(
         language_model,
         tokenizer,
@@ -104,6 +109,26 @@ def build_caption_decoder(
         None if options.lora is None else LoraConfig(**OmegaConf.to_container(options.lora)),
         options.gradient_checkpointing,
     )
+
+
+def language_model_config(name: str) -> PreTrainedConfig:
+    """The configuration of a language model in Hugging Face format; of a BLIP-2 its text part.
+
+    Raises:
+        FileNotFoundError: there is no such language model on this machine.
+    """
+    try:
+        return _config_in(_folder(name))
+    except OSError as error:
+        raise _not_found(name, error) from error
+
+
+def plain_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """A language model's configuration as ``model.caption_decoder.config`` takes it."""
+    derived = _DERIVED_FIELDS | (_DERIVED_FIELDS_OF_T5 if config.is_encoder_decoder else set())
+    # Old files hold fields that transformers no longer knows.
+    known = type(config)().to_dict().keys() - derived
+    return {name: value for name, value in config.to_diff_dict().items() if name in known}
 
 
 def _tokenizer(options: DictConfig, family: Family) -> PreTrainedTokenizerBase:
@@ -129,7 +154,7 @@ def _load(
     try:
         folder = _folder(name)
         with without_memory(dtype=dtype):
-            language_model = family.configured(folder)
+            language_model = family.configured(_config_in(folder))
         is_later = any(source.fills(PREFIX) for source in sources)
         source = None if is_later else open_source(folder)
     except OSError as error:
@@ -146,24 +171,13 @@ def _load(
     return language_model
 
 
-def language_model_config(name: str) -> PreTrainedConfig:
-    """The configuration of a language model in Hugging Face format; of a BLIP-2 its text part.
-
-    Raises:
-        FileNotFoundError: there is no such language model on this machine.
-    """
+def _build(config: DictConfig, tokenizer: PreTrainedTokenizerBase, family: Family) -> nn.Module:
+    fields = OmegaConf.to_container(config)
+    fields["vocab_size"] = max(fields.get("vocab_size", 0), len(tokenizer))
     try:
-        config = AutoConfig.from_pretrained(_folder(name), local_files_only=True)
-    except OSError as error:
-        raise _not_found(name, error) from error
-    return getattr(config, "text_config", config)
-
-
-def _not_found(name: str, error: OSError) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"{KEY}.language_model: no language model at '{name}' (neither a directory nor in the "
-        f"Hugging Face cache){fetch_hint(name)}: {error}"
-    )
+        return family.build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ConfigError(f"{KEY}.config: {error}") from error
 
 
 def _folder(name: str) -> Path:
@@ -179,31 +193,13 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _build(config: DictConfig, tokenizer: PreTrainedTokenizerBase, family: Family) -> nn.Module:
-    fields = OmegaConf.to_container(config)
-    fields["vocab_size"] = max(fields.get("vocab_size", 0), len(tokenizer))
-    try:
-        return family.build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise ConfigError(f"{KEY}.config: {error}") from error
-
-
-def _configured_t5(folder: Path) -> PreTrainedModel:
+def _config_in(folder: Path) -> PreTrainedConfig:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    config = getattr(config, "text_config", config)  # BLIP-2 of transformers holds a T5
-    if not isinstance(config, T5Config):
-        raise ValueError(f"its configuration is a {type(config).__name__}")
-    config.dense_act_fn = "gelu"
-    model = T5ForConditionalGeneration(config)
-    untie_output(model)
-    return model
+    return getattr(config, "text_config", config)  # BLIP-2 of transformers holds a T5
 
 
-def _configured_causal(folder: Path) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return AutoModelForCausalLM.from_config(config)
-
-
-T5 = Family(T5CaptionDecoder, _configured_t5, build_t5)
-VICUNA = Family(CausalCaptionDecoder, _configured_causal, build_causal, starts_with_end=True)
-CAUSAL = Family(CausalCaptionDecoder, _configured_causal, build_causal)
+def _not_found(name: str, error: OSError) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{KEY}.language_model: no language model at '{name}' (neither a directory nor in the "
+        f"Hugging Face cache){fetch_hint(name)}: {error}"
+    )

@@ -16,31 +16,27 @@ checkpoints of a run (``dynrefer.runners.checkpointing``) are such folders too: 
 the run's, and files that it names are not copied.
 """
 
-import copy
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from torch import Tensor, nn
 
 from dynrefer.checkpoints.files import FROZEN, TRAINABLE
 from dynrefer.checkpoints.folders import MAX_SHARD_BYTES, new_folder, write_json, write_tensors
 from dynrefer.checkpoints.loading import split_trainable
+from dynrefer.checkpoints.tokenizers import load_tokenizer, save_tokenizer
 from dynrefer.checkpoints.translation import plain
 from dynrefer.config import FORMAT_VERSION, load_config
-from dynrefer.models.decoders.caption import NoCaptionDecoder
-from dynrefer.models.text_embeddings import CachedTextEncoder, EmbeddingCache
-from dynrefer.models.text_encoder import TextEncoder
-from dynrefer.models.tokenizers import load_tokenizer
+from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
+from dynrefer.models.language_models import plain_fields
+from dynrefer.models.text_encoder.embeddings import CachedTextEncoder, EmbeddingCache
+from dynrefer.models.text_encoder.towers import TextEncoder
 from dynrefer.registry import registry
 from dynrefer.vocabulary import Vocabularies
-
-if TYPE_CHECKING:
-    from dynrefer.models.dynrefer import DynRefer
 
 CONFIG = "config.yaml"
 
@@ -52,99 +48,149 @@ _SOURCES = {
     _LANGUAGE_MODEL: "caption_decoder.language_model",
 }
 
-# Fields of a language model's configuration that follow from the tokenizer or from the decoder.
-_DERIVED_FIELDS = {
-    "architectures",
-    "bos_token_id",
-    "decoder_start_token_id",
-    "dtype",
-    "eos_token_id",
-    "is_encoder_decoder",
-    "pad_token_id",
-    "transformers_version",
-}
-_DERIVED_FIELDS_OF_T5 = {
-    "dense_act_fn",
-    "is_gated_act",
-    "model_type",
-    "scale_decoder_outputs",
-    "tie_word_embeddings",
-}
+Model = TypeVar("Model", bound="PretrainedModel")
 
 
-def save_pretrained(
-    model: "DynRefer",
-    directory: str | Path,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-    frozen: bool = True,
-    tensors: Mapping[str, Tensor] | None = None,
-) -> Path:
-    """Writes a model's folder: whole, or not at all.
+class PretrainedModel(nn.Module):
+    """What of a model its folder holds.
 
-    Args:
-        model: built from a configuration.
-        directory: a new or empty folder.
-        max_shard_bytes: of tensors in one file.
-        frozen: False leaves frozen weights to the files that the configuration names for them.
-        tensors: by own name, instead of the model's, whose parameters may then be on meta.
-
-    Returns:
-        The folder.
-
-    Raises:
-        FileExistsError: the folder holds something.
-        OSError: it cannot be written.
-        ValueError: the model has no configuration, or ``tensors`` lack one that trains.
+    Attributes:
+        config: of the model, where a configuration built it.
+        pretrained_names: what its ``pretrained`` has filled.
     """
-    if model.config is None:
-        raise ValueError("a model composed by hand has no configuration; build_model gives it one")
-    if isinstance(model.caption_decoder, NoCaptionDecoder):
-        raise ValueError("a model that was built without its caption decoder cannot be saved")
-    trainable, others = split_trainable(model)
-    if model.config.text_encoder.options.get("checkpoint"):  # the tower has a file of its own
-        others = {name: others[name] for name in others if not name.startswith(_TEXT_ENCODER)}
-    with_tower = frozen and tensors is None
-    if tensors is None:
-        kept = others
-        if not frozen:
-            kept = without_source(others, model.config, model.pretrained_names)
-        tensors = trainable | kept
-        if _is_merged(model):  # no file holds the sum
-            tensors |= {name: others[name] for name in others if name.startswith(_LANGUAGE_MODEL)}
-    missing = sorted(set(trainable) - set(tensors))
-    if missing:
-        raise ValueError(
-            f"{len(missing)} tensors that training changes are missing: {', '.join(missing[:5])}"
+
+    config: DictConfig | None = None
+    pretrained_names: Collection[str] = frozenset()
+    caption_decoder: CaptionDecoder | NoCaptionDecoder
+    text_encoder: TextEncoder
+    vocabularies: Vocabularies
+    generation: Generation
+    tag_threshold: float
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model], directory: str | Path, overrides: Sequence[str] = (), device: str = "cpu"
+    ) -> Model:
+        """The model of a folder, in evaluation mode.
+
+        Args:
+            directory: written by ``save_pretrained``, or a checkpoint of a run.
+            overrides: of its configuration, "model.tag_threshold=0.8".
+            device: where the model shall be.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or a file of it is missing.
+            ValueError: a file is broken, of a newer version or of another architecture.
+        """
+        config = folder_config(directory, overrides).model
+        return registry.get("model", config.arch)(config).to(device).eval()
+
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+        frozen: bool = True,
+        tensors: Mapping[str, Tensor] | None = None,
+    ) -> Path:
+        """Writes the model's folder: whole, or not at all.
+
+        Args:
+            directory: a new or empty folder.
+            max_shard_bytes: of tensors in one file.
+            frozen: False leaves frozen weights to the files that the configuration names for them.
+            tensors: by own name, instead of the model's, whose parameters may then be on meta.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: the folder holds something.
+            OSError: it cannot be written.
+            ValueError: the model has no configuration, or ``tensors`` lack one that trains.
+        """
+        if self.config is None:
+            raise ValueError("a model composed by hand has no configuration; build_model gives one")
+        if isinstance(self.caption_decoder, NoCaptionDecoder):
+            raise ValueError("a model that was built without its caption decoder cannot be saved")
+        trainable, others = split_trainable(self)
+        if self.config.text_encoder.options.get("checkpoint"):  # the tower has a file of its own
+            others = {name: others[name] for name in others if not name.startswith(_TEXT_ENCODER)}
+        with_tower = frozen and tensors is None
+        if tensors is None:
+            kept = others
+            if not frozen:
+                kept = without_source(others, self.config, self.pretrained_names)
+            tensors = trainable | kept
+            if self._is_merged():  # no file holds the sum
+                tensors |= {
+                    name: t for name, t in others.items() if name.startswith(_LANGUAGE_MODEL)
+                }
+        if missing := sorted(trainable.keys() - tensors.keys()):
+            names = ", ".join(missing[:5])
+            raise ValueError(f"{len(missing)} tensors that training changes are missing: {names}")
+        left_out = others.keys() - tensors.keys()
+        with new_folder(Path(directory)) as folder:
+            for stem, part in ((TRAINABLE, trainable), (FROZEN, others)):
+                named = ((name, tensors[name]) for name in part if name not in left_out)
+                write_tensors(folder, stem, named, max_shard_bytes)
+            own = self._folder_config(left_out, folder)
+            self._save_text_encoder(own, folder, with_tower)
+            weights = sorted(path.name for path in folder.glob("*.safetensors*"))
+            content = {"format_version": FORMAT_VERSION, "weights": weights, "model": own}
+            OmegaConf.save(OmegaConf.create(content), folder / CONFIG)
+        return Path(directory)
+
+    def _folder_config(self, left_out: Collection[str], folder: Path) -> DictConfig:
+        """The configuration in the model's folder, which gets the other files that it names.
+
+        Args:
+            left_out: names of tensors that it lacks; their sources stay in the configuration.
+        """
+        own = self.config.copy()
+        own.vocabulary.update(_save_vocabularies(self.vocabularies, folder))
+        own.generation, own.tag_threshold = asdict(self.generation), self.tag_threshold
+        own.from_scratch = False
+        own.caption_decoder.tokenizer = "./tokenizer"
+        save_tokenizer(self.caption_decoder.tokenizer, folder / "tokenizer")
+        for part in ("vision.", _LANGUAGE_MODEL):
+            if source := OmegaConf.select(own, _SOURCES[part]):
+                is_needed = any(name.startswith(part) for name in left_out)
+                OmegaConf.update(own, _SOURCES[part], _outside(source) if is_needed else None)
+        if own.caption_decoder.language_model is None:
+            own.caption_decoder.config = plain_fields(self.caption_decoder.language_model.config)
+        if self._is_merged():
+            own.caption_decoder.lora = None
+        sources = map(_outside, pretrained_sources(own)) if left_out else ()
+        own.pretrained = [*sources, "."]
+        return own
+
+    def _save_text_encoder(self, own: DictConfig, folder: Path, with_tower: bool) -> None:
+        """Writes the text encoder's files and names them in the folder's configuration."""
+        encoder, options = self.text_encoder, own.text_encoder.options
+        if options.get("tokenizer"):
+            words = load_tokenizer(options.tokenizer, "model.text_encoder.options.tokenizer")
+            save_tokenizer(words, folder / "text_tokenizer")
+            options.tokenizer = "./text_tokenizer"
+        source = options.get("checkpoint")
+        if source and with_tower:
+            tower = encoder.tower() if isinstance(encoder, CachedTextEncoder) else encoder
+            named = ((_TEXT_ENCODER + name, t) for name, t in sorted(tower.state_dict().items()))
+            write_tensors(folder, "text_encoder", named, sys.maxsize)
+            options.checkpoint = str(folder / "text_encoder.safetensors")
+        if isinstance(encoder, CachedTextEncoder):
+            kept = folder / "text_embeddings"
+            encoder.keep(EmbeddingCache(kept, own.text_encoder.name, OmegaConf.to_object(options)))
+            own.vocabulary.cache = "./text_embeddings"
+        elif own.vocabulary.cache:
+            own.vocabulary.cache = None if with_tower else _outside(own.vocabulary.cache)
+        if source:
+            options.checkpoint = "./text_encoder.safetensors" if with_tower else _outside(source)
+
+    def _is_merged(self) -> bool:
+        """Whether the language model had adapters, which have become part of its weights."""
+        return (
+            self.config.caption_decoder.lora is not None and not self.caption_decoder.has_adapters
         )
-    left_out = set(others) - set(tensors)
-    with new_folder(Path(directory)) as folder:
-        for stem, part in ((TRAINABLE, trainable), (FROZEN, others)):
-            named = ((name, tensors[name]) for name in part if name not in left_out)
-            write_tensors(folder, stem, named, max_shard_bytes)
-        own = _folder_config(model, left_out, folder)
-        _save_text_encoder(model.text_encoder, own, folder, with_tower)
-        weights = sorted(path.name for path in folder.glob("*.safetensors*"))
-        content = {"format_version": FORMAT_VERSION, "weights": weights, "model": own}
-        OmegaConf.save(OmegaConf.create(content), folder / CONFIG)
-    return Path(directory)
-
-
-def from_pretrained(
-    directory: str | Path, overrides: Sequence[str] = (), device: str = "cpu"
-) -> "DynRefer":
-    """The model of a folder, in evaluation mode.
-
-    Args:
-        directory: written by ``save_pretrained``, or a checkpoint of a run.
-        overrides: of its configuration, "model.tag_threshold=0.8".
-        device: where the model shall be.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or a file of it is missing.
-        ValueError: a file is broken, of a newer version or of another architecture.
-    """
-    config = folder_config(directory, overrides).model
-    return registry.get("model", config.arch)(config).to(device).eval()
 
 
 def folder_config(directory: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
@@ -190,98 +236,15 @@ def without_source(
     }
 
 
-def _folder_config(model: "DynRefer", left_out: set[str], folder: Path) -> DictConfig:
-    """The configuration of the model's folder, which gets the other files that it names.
-
-    Args:
-        left_out: names of tensors that the folder lacks; their sources stay in the configuration.
-    """
-    own = model.config.copy()
-    own.vocabulary.update(_save_vocabularies(model.vocabularies, folder))
-    own.generation, own.tag_threshold = asdict(model.generation), model.tag_threshold
-    own.from_scratch = False
-    own.caption_decoder.tokenizer = "./tokenizer"
-    _save_tokenizer(model.caption_decoder.tokenizer, folder / "tokenizer")
-    for part in ("vision.", _LANGUAGE_MODEL):
-        if source := OmegaConf.select(own, _SOURCES[part]):
-            is_needed = any(name.startswith(part) for name in left_out)
-            OmegaConf.update(own, _SOURCES[part], _outside(source) if is_needed else None)
-    if own.caption_decoder.language_model is None:
-        own.caption_decoder.config = plain_fields(model.caption_decoder.language_model.config)
-    if _is_merged(model):
-        own.caption_decoder.lora = None
-    sources = map(_outside, pretrained_sources(own)) if left_out else ()
-    own.pretrained = [*sources, "."]
-    return own
-
-
-def _save_text_encoder(
-    encoder: TextEncoder, own: DictConfig, folder: Path, with_tower: bool
-) -> None:
-    """Writes the text encoder's files and names them in the folder's configuration."""
-    options = own.text_encoder.options
-    if options.get("tokenizer"):
-        words = load_tokenizer(options.tokenizer, "model.text_encoder.options.tokenizer")
-        _save_tokenizer(words, folder / "text_tokenizer")
-        options.tokenizer = "./text_tokenizer"
-    source = options.get("checkpoint")
-    if source and with_tower:
-        tower = encoder.tower() if isinstance(encoder, CachedTextEncoder) else encoder
-        named = ((_TEXT_ENCODER + name, t) for name, t in sorted(tower.state_dict().items()))
-        write_tensors(folder, "text_encoder", named, sys.maxsize)
-        options.checkpoint = str(folder / "text_encoder.safetensors")
-    if isinstance(encoder, CachedTextEncoder):
-        cache = EmbeddingCache(
-            folder / "text_embeddings", own.text_encoder.name, OmegaConf.to_container(options)
-        )
-        encoder.keep(cache)
-        own.vocabulary.cache = "./text_embeddings"
-    elif own.vocabulary.cache:
-        own.vocabulary.cache = None if with_tower else _outside(own.vocabulary.cache)
-    if source:
-        options.checkpoint = "./text_encoder.safetensors" if with_tower else _outside(source)
-
-
-def _is_merged(model: "DynRefer") -> bool:
-    """Whether the language model had adapters, which have become part of its weights."""
-    decoder = model.caption_decoder
-    return model.config.caption_decoder.lora is not None and not decoder.has_adapters
-
-
 def _outside(path: str) -> str:
     """A file outside the folder as its config.yaml names it, where "./" means the folder."""
     return str(Path(path).absolute()) if path.startswith(".") else path
-
-
-def plain_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """A language model's configuration as ``model.caption_decoder.config`` takes it."""
-    is_t5 = config.is_encoder_decoder
-    derived = _DERIVED_FIELDS | (_DERIVED_FIELDS_OF_T5 if is_t5 else set())
-    # Old files hold fields that transformers no longer knows.
-    known = type(config)().to_dict().keys() - derived
-    return {name: value for name, value in config.to_diff_dict().items() if name in known}
-
-
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Saves a tokenizer without the padding and truncation of its last use, or its origin."""
-    tokenizer = copy.deepcopy(tokenizer)
-    for key in ("is_local", "local_files_only"):
-        tokenizer.init_kwargs.pop(key, None)
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.save_pretrained(folder)
 
 
 def _save_vocabularies(vocabularies: Vocabularies, folder: Path) -> dict[str, str]:
     """Writes the vocabularies; returns the values of ``model.vocabulary``."""
     tags = "".join(f"{name}\n" for name in vocabularies.tags.names)
     (folder / "tags.txt").write_text(tags, encoding="utf-8")
-    attributes = [asdict(entry) for entry in vocabularies.attributes.entries]
-    write_json(folder / "attributes.json", attributes)
+    write_json(folder / "attributes.json", [asdict(e) for e in vocabularies.attributes.entries])
     write_json(folder / "classes.json", list(vocabularies.classes.names))
-    return {
-        "tags": "./tags.txt",
-        "attributes": "./attributes.json",
-        "classes": "./classes.json",
-    }
+    return {"tags": "./tags.txt", "attributes": "./attributes.json", "classes": "./classes.json"}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from dynrefer.models.freezing import Part
+from dynrefer.models.parts import Part
 
 
 class QFormer(Part):

@@ -8,8 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dynrefer.models.freezing import Part
-from dynrefer.models.precision import without_autocast
+from dynrefer.models.parts import Part, without_autocast
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -12,7 +12,7 @@ from dynrefer.checkpoints.loading import load_state
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.models.decoders.caption_t5 import untie_output
 from dynrefer.models.qformer import QFormer
-from dynrefer.models.text_encoder import clip_vit_l_text_encoder, eva_clip_text_encoder
+from dynrefer.models.text_encoder.towers import clip_vit_l_text_encoder, eva_clip_text_encoder
 from dynrefer.models.vision import VisionEncoder
 
 EVA, CLIP_L = "eva_giant_patch14_clip_224", "vit_large_patch14_clip_quickgelu_224"

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dynrefer.checkpoints.formats import FORMATS
+from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.checkpoints.translation import to_published
 from dynrefer.models.builders import build_model, build_vision
-from dynrefer.models.tokenizers import load_tokenizer
 from tests.tiny_model import tiny_batch
 
 T5 = FORMATS["dynrefer_t5"]

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynrefer.checkpoints.formats import FORMATS
+from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.checkpoints.translation import to_published
 from dynrefer.config import ConfigError, load_config
 from dynrefer.models.builders import (
@@ -17,7 +18,6 @@ from dynrefer.models.builders import (
 )
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5
-from dynrefer.models.tokenizers import load_tokenizer
 from tests.tiny_model import tiny_batch, tiny_model
 
 LLAMA = {

@@ -6,7 +6,7 @@ from torch import nn
 
 from dynrefer.models import dynrefer
 from dynrefer.models.dynrefer import DECODERS, LossWeights
-from dynrefer.models.text_encoder import BATCH, WordFeatureEncoder
+from dynrefer.models.text_encoder.towers import BATCH, WordFeatureEncoder
 from tests.tiny_model import tiny_batch
 
 

@@ -4,7 +4,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dynrefer.config import ConfigError
 from dynrefer.models.builders import build_model
-from dynrefer.models.freezing import PARTS, freeze_parts, frozen_parts, is_frozen
+from dynrefer.models.parts import PARTS, freeze_parts, frozen_parts, is_frozen
 from tests.tiny_model import tiny_batch
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config import ConfigError
 from dynrefer.models.builders import build_model
 from dynrefer.models.decoders.caption_causal import build_causal
 from dynrefer.models.decoders.caption_t5 import build_t5
-from dynrefer.models.tokenizers import load_tokenizer
 from tests.tiny_model import tiny_batch
 
 SIZES = {

@@ -3,7 +3,7 @@ import torch
 
 from dynrefer.config import ConfigError
 from dynrefer.models.builders import build_model
-from dynrefer.models.precision import NonFiniteError, check_finite, naming_regions
+from dynrefer.models.parts import NonFiniteError, check_finite, naming_regions
 from dynrefer.models.vision import VisionEncoder
 from tests.tiny_model import tiny_batch
 

@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dynrefer.models.builders import build_model, load_vocabularies
-from dynrefer.models.text_embeddings import (
+from dynrefer.models.text_encoder.embeddings import (
     KINDS,
     CachedTextEncoder,
     EmbeddingCache,
     cached_text_encoder,
 )
-from dynrefer.models.text_encoder import BATCH, SILENT, TextEncoder
+from dynrefer.models.text_encoder.towers import BATCH, SILENT, TextEncoder
 from dynrefer.registry import registry
 from tests.tiny_model import tiny_batch
 
@@ -123,7 +123,7 @@ def test_predictions_are_identical_with_and_without_a_folder(with_tower, tower_f
     Tower.built = Tower.embedded = 0
     model = model_of(with_tower())
     assert predictions(model) == expected
-    assert Tower.built == Tower.embedded == 0 and not model.text_encoder.is_built
+    assert Tower.built == Tower.embedded == 0
 
 
 def test_one_vocabulary_keeps_all(with_tower, folder):
@@ -148,7 +148,7 @@ def test_training_builds_the_tower(with_tower):
     assert Tower.built == 0
     for _ in range(2):
         model(tiny_batch(model, 3)).total.backward()
-    assert Tower.built == 1 and model.text_encoder.is_built
+    assert Tower.built == 1
     assert torch.equal(model.eval()(tiny_batch(model, 3)).total, expected.total)
 
 
@@ -156,11 +156,11 @@ def test_the_towers_weights_are_no_part_of_the_model(with_tower, folder):
     empty = model_of(with_tower())
     predictions(empty)
     full = model_of(with_tower())
-    assert empty.text_encoder.is_built and not full.text_encoder.is_built
+    assert Tower.built == 1
     names = list(empty.state_dict())
     assert names == list(full.state_dict()) and not any("text_encoder" in name for name in names)
     full(tiny_batch(full, 2))
-    assert full.text_encoder.is_built and list(full.state_dict()) == names
+    assert Tower.built == 2 and list(full.state_dict()) == names
     assert not list(full.text_encoder.parameters())
 
 
@@ -224,11 +224,7 @@ def test_embeddings_of_another_width_than_the_towers(with_tower, tower_file):
     for phrases in lists:
         model.text_encoder.cache.save(phrases, embeddings_of(phrases, 16))
     encoder = cached_text_encoder(
-        lambda: Tower(str(tower_file)),
-        "tower",
-        {"checkpoint": str(tower_file)},
-        model.text_encoder.cache.folder,
-        model.vocabularies,
+        lambda: Tower(str(tower_file)), model.text_encoder.cache, model.vocabularies
     )
     assert encoder.width == 16
     with pytest.raises(ValueError, match="width 32, those in .* have 16; delete that folder"):

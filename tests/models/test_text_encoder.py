@@ -4,7 +4,7 @@ import torch
 from open_clip.transformer import TextTransformer
 
 from dynrefer.datasets.shapes.language import write_vocabularies
-from dynrefer.models.text_encoder import (
+from dynrefer.models.text_encoder.towers import (
     WordFeatureEncoder,
     clip_vit_l_text_encoder,
     eva_clip_text_encoder,

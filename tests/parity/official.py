@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dynrefer.checkpoints.formats import FORMATS, Format
 from dynrefer.checkpoints.loading import load_state
+from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.models.decoders.caption import Generation
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
@@ -28,7 +29,6 @@ from dynrefer.models.dynrefer import DynRefer, Losses
 from dynrefer.models.fusion import ViewFusion
 from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
-from dynrefer.models.tokenizers import load_tokenizer
 from dynrefer.models.vision import VisionEncoder
 from dynrefer.vocabulary import Vocabularies, load_attributes, load_classes, load_tags
 

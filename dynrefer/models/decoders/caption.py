@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
@@ -20,8 +21,7 @@ from transformers.generation.utils import GenerateOutput
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dynrefer.config_schema import GenerationConfig, LoraConfig
-from dynrefer.models.freezing import Part, is_frozen
-from dynrefer.models.precision import check_finite
+from dynrefer.models.parts import Part, check_finite, is_frozen
 from dynrefer.registry import nearest
 
 # The usual reason where captions are not finite.
@@ -83,6 +83,12 @@ class CaptionDecoder(Part, ABC):
     ) -> None:
         super().__init__()
         width = language_model.get_input_embeddings().embedding_dim
+        # Nothing but `model.generation` and the tokenizer says how captions are generated.
+        pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+        start = pad if language_model.config.is_encoder_decoder else None
+        language_model.generation_config = transformers.GenerationConfig(
+            pad_token_id=pad, eos_token_id=end, decoder_start_token_id=start
+        )
         language_model.requires_grad_(not freeze)
         if adapters is not None:
             from dynrefer.models.lora import add_adapters  # peft takes over a second to import

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers import PreTrainedConfig, T5Config, T5ForConditionalGeneration
 
 from dynrefer.models.decoders.caption import (
     CaptionDecoder,
@@ -18,30 +18,32 @@ from dynrefer.models.losses import token_loss
 
 
 def build_t5(config: Mapping[str, Any], pad_token: int, end_token: int) -> nn.Module:
-    """An untrained T5 of the FLAN kind: exact GELU, output matrix apart from the embedding.
+    """An untrained T5 of the FLAN kind.
 
     Args:
         config: fields of transformers' T5Config (d_model, num_layers, vocab_size, ...).
         pad_token, end_token: token ids; T5 starts decoding with the padding token.
     """
     check_fields(config, T5Config())
+    ids = {"pad_token_id": pad_token, "eos_token_id": end_token}
     options = {"feed_forward_proj": "gated-gelu", **config}
-    t5_config = T5Config(
-        **options,
-        tie_word_embeddings=False,
-        pad_token_id=pad_token,
-        eos_token_id=end_token,
-        decoder_start_token_id=pad_token,
-    )
-    # "gated-gelu" means gelu_new to transformers; BLIP-2 was trained with the exact one.
-    t5_config.dense_act_fn = "gelu"
-    model = T5ForConditionalGeneration(t5_config)
-    untie_output(model)
+    model = t5_of(T5Config(**options, **ids, decoder_start_token_id=pad_token))
     # T5 draws an untied output matrix with deviation 1: logits of sqrt(d_model) swamp training.
-    model.lm_head.weight.data.mul_(t5_config.d_model**-0.5)
-    model.generation_config = GenerationConfig(
-        pad_token_id=pad_token, eos_token_id=end_token, decoder_start_token_id=pad_token
-    )
+    model.lm_head.weight.data.mul_(model.config.d_model**-0.5)
+    return model
+
+
+def t5_of(config: PreTrainedConfig) -> T5ForConditionalGeneration:
+    """The T5 of a configuration, as BLIP-2 has it: exact GELU, an output matrix of its own.
+
+    Raises:
+        ValueError: the configuration is of another model.
+    """
+    if not isinstance(config, T5Config):
+        raise ValueError(f"its configuration is a {type(config).__name__}")
+    config.dense_act_fn = "gelu"  # "gated-gelu" means gelu_new to transformers
+    model = T5ForConditionalGeneration(config)
+    untie_output(model)
     return model
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dynrefer.models.freezing import Part
+from dynrefer.models.parts import Part
 
 
 class CrossAttentionLayer(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional
 from dynrefer.distributed import gather_constant
 from dynrefer.models.decoders.cross_attention import TextQueryDecoder
 from dynrefer.models.losses import sigmoid_pair_loss
-from dynrefer.models.precision import in_float32
+from dynrefer.models.parts import in_float32
 
 
 class RegionTextDecoder(TextQueryDecoder):

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from dynrefer.models.decoders.cross_attention import TextQueryDecoder
 from dynrefer.models.losses import asymmetric_loss
-from dynrefer.models.precision import in_float32
+from dynrefer.models.parts import in_float32
 
 
 class TagDecoder(TextQueryDecoder):

@@ -7,12 +7,12 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from torch.nn import functional
 
+from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config_schema import LoraConfig
 from dynrefer.datasets.shapes.language import write_vocabularies
 from dynrefer.models.decoders.caption import Generation, after_end
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5
-from dynrefer.models.tokenizers import load_tokenizer
 
 PARITY = Path(__file__).parents[2] / "data" / "parity"
 T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 2, "num_layers": 1, "dropout_rate": 0.5}

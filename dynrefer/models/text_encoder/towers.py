@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from dynrefer.checkpoints.loading import open_source
 from dynrefer.checkpoints.places import without_memory
+from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.distributed import is_main
-from dynrefer.models.freezing import Part
-from dynrefer.models.tokenizers import load_tokenizer
+from dynrefer.models.parts import Part
 from dynrefer.registry import registry
 
 Tokenizer = Callable[[Sequence[str]], Tensor]

@@ -4,10 +4,10 @@ Only encoders that read a checkpoint of their own (``model.text_encoder.options.
 kept: nothing else says by its configuration what its weights are.
 """
 
+import functools
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dynrefer.assets import local_path
 from dynrefer.files import whole_file
-from dynrefer.models.text_encoder import TextEncoder
+from dynrefer.models.text_encoder.towers import TextEncoder
 from dynrefer.vocabulary import Vocabularies
 
 logger = logging.getLogger(__name__)
@@ -44,14 +44,8 @@ class EmbeddingCache:
 
     def __init__(self, folder: Path, encoder: str, options: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._encoder = {
-            "name": encoder,
-            "options": {
-                key: Path(value).name if isinstance(value, str) else value
-                for key, value in sorted(options.items())
-            },
-            "version": _VERSION,
-        }
+        names = {k: Path(v).name if isinstance(v, str) else v for k, v in options.items()}
+        self._encoder = {"name": encoder, "options": names, "version": _VERSION}
         self._checkpoint = Path(local_path(str(options.get("checkpoint"))))
 
     def path(self, phrases: Sequence[str]) -> Path:
@@ -68,33 +62,32 @@ class EmbeddingCache:
             with safe_open(path, framework="pt") as file:
                 embeddings = file.get_tensor("embeddings")
                 notes = json.loads((file.metadata() or {}).get("notes", "{}"))
+            size = _size(self._checkpoint)
         except (SafetensorError, OSError, ValueError) as error:
-            return _unusable(path, str(error))
-        if embeddings.dtype != torch.float32 or embeddings.shape[:1] != (len(phrases),):
-            return _unusable(path, f"holds {embeddings.dtype} {tuple(embeddings.shape)}")
-        if notes.get("sha256") != _checksum(embeddings):
-            return _unusable(path, "its content and its checksum differ")
-        size = _size(self._checkpoint)
-        if size is not None and notes.get("checkpoint_size") != size:
-            return _unusable(path, f"{self._checkpoint} is not the file that it was made with")
-        return embeddings
+            reason = str(error)
+        else:
+            if embeddings.dtype != torch.float32 or embeddings.shape[:1] != (len(phrases),):
+                reason = f"holds {embeddings.dtype} {tuple(embeddings.shape)}"
+            elif notes.get("sha256") != _checksum(embeddings):
+                reason = "its content and its checksum differ"
+            elif size not in (None, notes.get("checkpoint_size")):
+                reason = f"{self._checkpoint} is not the file that it was made with"
+            else:
+                return embeddings
+        logger.warning("text embeddings in %s are made anew: %s", path, reason)
+        return None
 
     def save(self, phrases: Sequence[str], embeddings: Tensor) -> bool:
         """Keeps embeddings; False, with a warning, where the folder cannot be written."""
         embeddings = embeddings.detach().float().cpu().contiguous()
-        notes = {
-            "encoder": self._encoder,
-            "checkpoint_size": _size(self._checkpoint),
-            "sha256": _checksum(embeddings),
-        }
-        path = self.path(phrases)
+        size = _size(self._checkpoint)
+        notes = {"checkpoint_size": size, "sha256": _checksum(embeddings), **self._encoder}
+        # One note, as safetensors writes several in any order.
+        content = save({"embeddings": embeddings}, {"notes": json.dumps(notes, sort_keys=True)})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as part, part.open("wb") as file:
-                # One note, as safetensors writes several in any order.
-                file.write(save({"embeddings": embeddings}, {"notes": json.dumps(notes)}))
-                file.flush()
-                os.fsync(file.fileno())
+            with whole_file(self.path(phrases)) as part:
+                part.write_bytes(content)
         except OSError as error:
             logger.warning("text embeddings cannot be kept in %s: %s", self.folder, error)
             return False
@@ -112,7 +105,6 @@ class CachedTextEncoder(TextEncoder):
         build: makes the encoder.
         cache: of embeddings.
         vocabularies: lists of phrases; with the embeddings of one those of all are kept.
-        encoder: what ``build`` made, where it is built already.
     """
 
     # Of no use to this encoder in the files of a model (dynrefer.checkpoints.loading).
@@ -124,30 +116,21 @@ class CachedTextEncoder(TextEncoder):
         build: Callable[[], TextEncoder],
         cache: EmbeddingCache,
         vocabularies: Sequence[Sequence[str]],
-        encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__()
         self.width, self.cache, self.vocabularies = width, cache, vocabularies
-        self._build = build
-        self._built = [encoder] if encoder is not None else []  # in a list, nn.Module lets it be
+        self._build = functools.cache(build)  # not an attribute: nn.Module would register it
         self.register_buffer("device_marker", torch.zeros(()), persistent=False)
-
-    @property
-    def is_built(self) -> bool:
-        """Whether there is a tower."""
-        return bool(self._built)
 
     def tower(self) -> TextEncoder:
         """The encoder itself, built if it is not yet."""
-        if not self._built:
-            encoder = _without_drawing(self._build)
-            if encoder.width != self.width:
-                raise ValueError(
-                    f"model.text_encoder gives embeddings of width {encoder.width}, those in "
-                    f"{self.cache.folder} have {self.width}; delete that folder"
-                )
-            self._built.append(encoder)
-        return self._built[0].to(self.device_marker.device)
+        encoder = self._build()
+        if encoder.width != self.width:
+            raise ValueError(
+                f"model.text_encoder gives embeddings of width {encoder.width}, those in "
+                f"{self.cache.folder} have {self.width}; delete that folder"
+            )
+        return encoder.to(self.device_marker.device)
 
     def forward(self, phrases: Sequence[str]) -> Tensor:
         """Embeds phrases, [P, width]."""
@@ -165,43 +148,35 @@ class CachedTextEncoder(TextEncoder):
     def keep(self, cache: EmbeddingCache) -> None:
         """Keeps the embeddings of all vocabularies: the next start then needs no tower."""
         for phrases in self.vocabularies:
-            if cache.load(phrases) is None:
-                kept = None if cache is self.cache else self.cache.load(phrases)
-                cache.save(phrases, super().embed_vocabulary(phrases) if kept is None else kept)
+            embeddings = self.embed_vocabulary(phrases)  # and keeps them in its own folder
+            if cache is not self.cache and cache.load(phrases) is None:
+                cache.save(phrases, embeddings)
 
 
 def cached_text_encoder(
-    build: Callable[[], TextEncoder],
-    name: str,
-    options: Mapping[str, Any],
-    folder: Path,
-    vocabularies: Vocabularies,
+    build: Callable[[], TextEncoder], cache: EmbeddingCache, vocabularies: Vocabularies
 ) -> TextEncoder:
     """What ``build`` makes of a registered text encoder, with its embeddings kept in a folder.
 
     It is not built where the folder has the embeddings of all vocabularies. An encoder that trains
     is given back as it is.
     """
-    cache = EmbeddingCache(folder, name, options)
     lists = [getattr(vocabularies, kind).phrases for kind in KINDS]
     kept = [cache.load(phrases) for phrases in lists]
+    build = functools.partial(_without_drawing, build)
     widths = {None if embeddings is None else embeddings.shape[1] for embeddings in kept}
     if len(widths) == 1 and None not in widths:
         return CachedTextEncoder(widths.pop(), build, cache, lists)
-    encoder = _without_drawing(build)
+    encoder = build()
     if encoder.trainable:
         return encoder
-    return CachedTextEncoder(encoder.width, build, cache, lists, encoder)
+    return CachedTextEncoder(encoder.width, lambda: encoder, cache, lists)
 
 
 def _without_drawing(build: Callable[[], TextEncoder]) -> TextEncoder:
     """Builds without a change to torch's random numbers: a run is the same with a full folder."""
     with torch.random.fork_rng(devices=[]):
         return build().eval()
-
-
-def _unusable(path: Path, reason: str) -> None:
-    logger.warning("text embeddings in %s are made anew: %s", path, reason)
 
 
 def _checksum(tensor: Tensor) -> str:

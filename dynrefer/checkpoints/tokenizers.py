@@ -1,5 +1,6 @@
-"""Tokenizers of language models and small text towers."""
+"""Tokenizers of language models and small text towers, as files."""
 
+import copy
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -25,3 +26,14 @@ def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
             f"{key}: no tokenizer at '{name}' ({kind}, and no such model in the Hugging Face "
             f"cache){fetch_hint(name)}: {error}"
         ) from error
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Saves a tokenizer without the padding and truncation of its last use, or its origin."""
+    tokenizer = copy.deepcopy(tokenizer)
+    for key in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(key, None)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.save_pretrained(folder)
