@@ -22,6 +22,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.10",
     packages=find_packages(include=["dynrefer", "dynrefer.*"]),
+    package_data={"dynrefer": ["tags/synonyms.txt"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "dev": [

@@ -1,23 +1,6 @@
-"""Region recognition: accuracy of the class given the box, and COCO's box mAP."""
-
-import contextlib
-import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+"""Region recognition: accuracy of the class given the box."""
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
-from dynrefer.metrics.instances import Instances, check_detections, read_instances
-
-BOX_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-INSTANCE_KEYS = {
-    "images": ("id",),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
-    "categories": ("id",),
-}
 
 
 def top1_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -36,37 +19,6 @@ def class_mean_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> f
     """
     correct = _correct(logits, labels, k)
     return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
-
-
-def coco_box_metrics(
-    instances: str | Path | dict[str, Any] | Instances, detections: Sequence[dict[str, Any]]
-) -> dict[str, float]:
-    """Box mAP by pycocotools over the images of an instances file.
-
-    instances: a COCO instances file or its content; detections: dicts of image_id, category_id,
-    bbox (x, y, width, height in pixels) and score. Returns fractions AP, AP50, AP75, APs, APm,
-    APl; -1 where the ground truth has no object of that size, as COCOeval says. No detections
-    give 0. Raises FileNotFoundError for a missing file, ValueError for a broken one and for
-    detections that name an unknown image or category or hold values that are not finite.
-    """
-    read = read_instances(instances, INSTANCE_KEYS)
-    dataset = read.content
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth, predictions = COCO(), COCO()
-        # Copies, for COCOeval writes into the annotations.
-        truth.dataset = dataset | {"annotations": [dict(a) for a in dataset["annotations"]]}
-        truth.createIndex()
-        predictions.dataset = {
-            "images": dataset["images"],
-            "categories": dataset["categories"],
-            "annotations": check_detections(detections, truth.imgs, truth.cats, read.source),
-        }
-        predictions.createIndex()
-        evaluation = COCOeval(truth, predictions, iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return dict(zip(BOX_METRICS, map(float, evaluation.stats), strict=False))
 
 
 def _correct(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dynrefer.tags.lemmas import noun_bases, verb_bases
+from dynrefer.tags.synonyms import Synonyms
 from dynrefer.tags.word_classes import (
     EMPTY_VERBS,
     NOUN_LIKE_VERBS,
@@ -14,8 +15,6 @@ from dynrefer.tags.word_classes import (
     VERBS,
 )
 from dynrefer.vocabulary import TagVocabulary
-
-Synonyms = Iterable[tuple[str, list[str]]]
 
 _TOKEN = re.compile(r"'s\b|[^\W_]+(?:[-'][^\W_]+)*|[,.;&/]")
 _NEGATION = re.compile(r"n't\b")

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dynrefer.registry import registry
-from dynrefer.tags.index import Span, Synonyms, TagIndex
+from dynrefer.tags.index import Span, TagIndex
 from dynrefer.tags.phrase_sides import Kind, Side, kinds_of, sides_of
-from dynrefer.tags.synonyms import BUILT_IN, load_synonyms, parse_synonyms
+from dynrefer.tags.synonyms import load_synonyms
 from dynrefer.vocabulary import TagVocabulary
 
 
@@ -70,15 +70,15 @@ def build_tag_parser(
     Args:
         name: "rules" or "spacy".
         vocabulary: the tags.
-        synonyms: a user's table (``tag_synonyms.py`` says how it is written), whose terms come
-            before the built-in ones.
+        synonyms: a user's table (``synonyms.py`` says how it is written), whose terms come before
+            the built-in ones.
 
     Raises UnknownNameError for a name that is not registered, ImportError for "spacy" without it,
     and what ``load_synonyms`` raises.
     """
     parser = registry.get("tag_parser", name)
-    own: Synonyms = load_synonyms(synonyms) if synonyms is not None else []
-    return parser(TagIndex(vocabulary, [*own, *parse_synonyms(BUILT_IN, "built-in synonyms")]))
+    own = load_synonyms(synonyms) if synonyms is not None else []
+    return parser(TagIndex(vocabulary, [*own, *load_synonyms()]))
 
 
 def _joined(words: list[str], spans: list[Span]) -> tuple[list[str], list[int | None]]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from dynrefer.datasets.annotations import RegionRecord
-from dynrefer.metrics.instances import Instances
-from dynrefer.metrics.lvis import lvis_box_metrics
-from dynrefer.metrics.recognition import class_mean_accuracy, coco_box_metrics, top1_accuracy
+from dynrefer.metrics.box_ap import coco_box_metrics, lvis_box_metrics
+from dynrefer.metrics.instances import Instances, read_instances
+from dynrefer.metrics.recognition import class_mean_accuracy, top1_accuracy
 from dynrefer.registry import registry
 from dynrefer.tasks.region_scores import RegionWords, class_margin
 from dynrefer.tasks.task import GroundTruth, Prediction, Task
-from dynrefer.vocabulary import plain_name, read_json
+from dynrefer.vocabulary import plain_name
 
 SHOWN = 3  # classes of a region in a report
 
@@ -91,7 +91,7 @@ class RegionRecognition(Recognition):
         regions, scores, labels = self._labelled(predictions, truth, "coco_result.category")
         metrics = {"accuracy": 100 * top1_accuracy(scores, labels)}
         if truth.instances is not None and truth.is_whole:
-            instances = _read_instances(truth)
+            instances = read_instances(truth.instances)
             names = truth.vocabularies.classes.names
             detections = detections_of(regions, scores, names, instances)
             box_metrics = coco_box_metrics(instances, detections)
@@ -168,7 +168,7 @@ class LvisDetection(Recognition):
         scores = np.array(
             [self._logits(predictions, region, truth) for region in regions], dtype=np.float32
         )
-        instances = _read_instances(truth)
+        instances = read_instances(truth.instances, of_lvis=True)
         metrics = lvis_box_metrics(
             instances,
             detections_of(regions, scores, truth.vocabularies.classes.names, instances),
@@ -179,13 +179,6 @@ class LvisDetection(Recognition):
 
     def _label(self, region: RegionRecord, truth: GroundTruth) -> None:
         return None
-
-
-def _read_instances(truth: GroundTruth) -> Instances:
-    content = read_json(truth.instances, "build_info.instances")
-    if not isinstance(content, dict) or "categories" not in content:
-        raise ValueError(f"{truth.instances} is not a COCO instances file: no 'categories'")
-    return Instances(str(truth.instances), content)
 
 
 def detections_of(
@@ -200,7 +193,7 @@ def detections_of(
     found; "_" is as good as a space.
     Raises ValueError where the file lacks one.
     """
-    categories = instances.content["categories"]
+    categories = instances.categories.values()
     by_name = {plain_name(category["name"]): category["id"] for category in categories}
     missing = [name for name in names if plain_name(name) not in by_name]
     if missing:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from dynrefer.metrics.lvis import lvis_box_metrics
+from dynrefer.metrics.box_ap import lvis_box_metrics
+from dynrefer.metrics.instances import read_instances
 from dynrefer.tasks.recognition import ImageNetS, LvisDetection
 from tests.tasks.conftest import REGIONS
 
@@ -81,7 +82,7 @@ def test_lvis_box_ap(make_truth, perfect, lvis_file):
         {"image_id": i, "category_id": best[id_][0], "bbox": box, "score": best[id_][1]}
         for id_, i, box, _, _, _ in REGIONS
     ]
-    expected = lvis_box_metrics(lvis(), found)
+    expected = lvis_box_metrics(read_instances(lvis(), of_lvis=True), found)
     kept = {name: 100 * value for name, value in expected.items() if value >= 0}
     assert metrics == pytest.approx(kept)
     assert metrics["AP"] == pytest.approx(50)  # dogs 0, cats 1/2, birds 1
