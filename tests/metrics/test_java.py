@@ -1,7 +1,9 @@
 """The Java programs: every sentence in its place, any number of processes, all of them ended."""
 
+import gzip
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dynrefer.metrics import java
-from dynrefer.metrics.java import Meteor, java_command, ptb_tokenize, single_line
+from dynrefer.metrics.java import Meteor, ptb_tokenize, single_line
 
 UNUSUAL = ["", " ", "two\nlines", "a ||| b", "|||", "|", "café 狗 👍", "\ud83d", "\x00\x1a", "EVAL"]
 # Whole matches by words, stems and synonyms, of one chunk and of several, and none at all.
@@ -28,7 +30,14 @@ PHRASES = [
     "xyz",
     "",
 ]
+QUICK = ("-l", "en", "-norm", "-m", "exact stem")
 KNOWN = (["the red dog", "a dog"], "a red dog")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """METEOR by words and stems alone: no table of paraphrases, which takes seconds to read."""
+    monkeypatch.setattr(java, "METEOR_OPTIONS", QUICK)
 
 
 def ended(pid):
@@ -48,25 +57,53 @@ def test_tokens_are_lower_case_without_punctuation():
     assert ptb_tokenize([]) == []
 
 
-def test_java_runs_in_english_for_users_of_any_locale(monkeypatch):
-    # With decimal commas METEOR cannot read its own statistics back.
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
-    command = java_command("-XshowSettings:locale -version")
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    assert "default locale = English (United States)" in shown
+HOSTILE = {
+    "_JAVA_OPTIONS": "-Xmx2m -Duser.language=de",
+    "JAVA_TOOL_OPTIONS": "-Xnonsense",
+    "JDK_JAVA_OPTIONS": "-version",
+    "LC_ALL": "de_DE",
+}
 
 
-def test_tokens_survive_a_plain_locale(monkeypatch):
-    monkeypatch.setenv("LC_ALL", "C")
+@pytest.fixture
+def cluster(monkeypatch):
+    """Java options for other programs, another locale, no home."""
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HOME")
+
+
+def test_options_of_the_cluster_do_not_reach_java(cluster, quick):
     assert ptb_tokenize(["Café 狗"]) == ["café 狗"]
+    with Meteor() as meteor:  # with decimal commas it cannot read its own statistics back
+        _, each = meteor.scores([["le café noir"]] * 2, ["le café noir", "un café"])
+    assert each[0] == 1 > each[1] > 0
 
 
-@settings(max_examples=5, deadline=None)
-@given(st.lists(st.text(), min_size=1))
-def test_every_sentence_keeps_its_place_in_the_tokeniser(sentences):
+def test_paths_may_hold_anything(tmp_path, monkeypatch):
+    """METEOR's table is found there too: a small one, in the place of the seconds' one."""
+    folder = tmp_path / "mon café 100 %20"
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(java.METEOR_JAR, folder)
+    with gzip.open(folder / "data/paraphrase.gz", "wt") as table:
+        table.write("0.5\nred dog\ncrimson hound\n")
+    monkeypatch.setattr(java, "METEOR_JAR", folder / java.METEOR_JAR.name)
+    options = (*java.METEOR_OPTIONS[:-1], str(folder / "data/paraphrase.gz"))
+    monkeypatch.setattr(java, "METEOR_OPTIONS", options)
+    with Meteor() as meteor:
+        _, each = meteor.scores([["a red dog"]] * 2, ["a crimson hound", "a crimson cat"])
+    assert each[0] > 0.5 > each[1]
+
+
+def test_every_sentence_keeps_its_place_in_the_tokeniser():
+    draw = random.Random(0)
+    ranges = [(0, 0x100), (0x2000, 0x2100), (0xD800, 0xE000), (0x3000, 0x30FF), (0, 0x10FFFF)]
+    sentences = UNUSUAL + [
+        "".join(chr(draw.randint(*draw.choice(ranges))) for _ in range(draw.randint(0, 12)))
+        for _ in range(500)
+    ]
     marked = [sentence for text in sentences for sentence in (text, "marker")]
-    tokens = ptb_tokenize(marked)
-    assert tokens[1::2] == ["marker"] * len(sentences)
+    assert ptb_tokenize(marked)[1::2] == ["marker"] * len(sentences)
 
 
 def test_tokeniser_failure_shows_javas_message(monkeypatch):
@@ -114,7 +151,7 @@ def test_meteor_refuses_lists_that_do_not_fit(meteor, references, candidates, me
         meteor.scores(references, candidates)
 
 
-def test_java_ends_after_use_and_after_an_exception():
+def test_java_ends_after_use_and_after_an_exception(quick):
     with Meteor() as meteor:
         used = meteor.processes[0].java
         assert used.poll() is None
@@ -125,7 +162,7 @@ def test_java_ends_after_use_and_after_an_exception():
     assert ended(failed.pid)
 
 
-def test_meteor_outside_a_with_block_or_dead_is_an_error():
+def test_meteor_outside_a_with_block_or_dead_is_an_error(quick):
     meteor = Meteor()
     with pytest.raises(RuntimeError, match="with Meteor"):
         meteor.scores([["a"]], ["a"])
@@ -164,11 +201,11 @@ def many_pairs(count):
     return references, [sentence() for _ in range(count)]
 
 
-def test_several_processes_give_the_scores_of_one(meteor, small_parts, monkeypatch):
+def test_several_processes_give_the_scores_of_one(quick, small_parts, monkeypatch):
     pairs = many_pairs(100)
-    monkeypatch.setattr(meteor, "_most", 1)
-    expected = meteor.scores(*pairs)
-    assert len(meteor.processes) == 1 and len(set(expected[1])) > 50
+    with Meteor(processes=1) as alone:
+        expected = alone.scores(*pairs)
+        assert len(alone.processes) == 1 and len(set(expected[1])) > 50
     answered = []
     answers = java._MeteorProcess.answers
 
@@ -209,7 +246,7 @@ def test_a_wrong_number_of_processes(number):
         Meteor(processes=number)
 
 
-def test_one_dead_process_ends_all(small_parts, monkeypatch):
+def test_one_dead_process_ends_all(quick, small_parts, monkeypatch):
     answers = java._MeteorProcess.answers
 
     def killed(process, lines):
@@ -259,11 +296,11 @@ import threading, time
 from dynrefer.metrics import java
 
 def tell_once_scoring():
-    while threading.active_count() < 4:  # this thread, the main one, one for each process
+    while threading.active_count() < 6:  # this thread, the main one, two for each process
         time.sleep(0.01)
     print(*(process.java.pid for process in meteor.processes), flush=True)
 
-java.SENTENCES_A_PROCESS = 1
+java.SENTENCES_A_PROCESS, java.METEOR_OPTIONS = 1, ("-l", "en", "-norm", "-m", "exact")
 with java.Meteor(processes=2) as meteor:
     threading.Thread(target=tell_once_scoring, daemon=True).start()
     meteor.scores([["a red dog"]] * 300_000, ["the dog"] * 300_000)

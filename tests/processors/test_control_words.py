@@ -1,8 +1,5 @@
 """Control words: extraction from captions, sampling, joining."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -50,24 +47,11 @@ def test_next_word_counts_as_noun_where_it_is_one_anywhere(monkeypatch):
     assert control_words._control_words.__wrapped__("") == ("men park", "park")
 
 
-def test_tagging_needs_no_nltk_data_and_no_hash_order():
-    """Another process, without any NLTK data and with other string hashes, gives the same words."""
-    caption = "a striped cat, an old tv and 2 plants on the kitchen table"
-    code = (
-        "import sys, nltk; nltk.data.path.clear()\n"
-        "from dynrefer.processors.control_words import caption_control_words\n"
-        "print('|'.join(caption_control_words(sys.argv[1])))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.run(
-        [sys.executable, "-c", code, caption],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert process.stdout.strip().split("|") == caption_control_words(caption)
-    assert caption_control_words(caption)[:2] == ["striped cat", "cat"]
+def test_tagging_needs_no_nltk_data(monkeypatch):
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setattr(control_words, "_tagger", control_words._tagger.__wrapped__)
+    words = control_words._control_words.__wrapped__("a striped cat and an old tv on the table")
+    assert words == ("striped cat", "cat", "old tv", "tv", "table")
 
 
 def test_joining_keeps_the_first_order():
