@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dynrefer.checkpoints.folders import verify_file
+
 # Parts of a checkpoint folder of our own.
 TRAINABLE, FROZEN = "trainable", "frozen"
 
@@ -89,6 +91,11 @@ def read_checkpoint(path: Path) -> dict[str, object]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    verify_file(path)
+    return _unpickled(path)
+
+
+def _unpickled(path: Path) -> dict[str, object]:
     try:
         # Files of torch before 1.6 are no zip archives and cannot be mapped.
         mmap = zipfile.is_zipfile(path)
@@ -144,7 +151,7 @@ class _TorchFile(_File):
         self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def _open(self) -> None:
-        self._tensors = _tensors_of(read_checkpoint(self.path), self.path)
+        self._tensors = _tensors_of(_unpickled(self.path), self.path)
         self._bytes_read = 0
 
     def read(self, name: str) -> Tensor:
@@ -160,6 +167,7 @@ class _TorchFile(_File):
 def _open_file(path: Path) -> _File:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    verify_file(path)
     return (_SafetensorsFile if path.suffix == ".safetensors" else _TorchFile)(path)
 
 
@@ -215,6 +223,7 @@ def _own_part(path: Path, stem: str) -> dict[str, _File]:
 
 def _shards(index: Path) -> dict[str, _File]:
     """The files of an index, by tensor name."""
+    verify_file(index)
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = {name: str(places[name]) for name in places}

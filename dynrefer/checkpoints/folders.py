@@ -1,6 +1,15 @@
-"""Writing folders of tensors: shard after shard, whole or not at all."""
+"""Writing folders of tensors: shard after shard, whole or not at all, with checksums.
 
+``SHA256SUMS`` in a folder names its files as ``sha256sum -c`` reads them. Files of tensors are
+compared with it when they are opened (``dynrefer.checkpoints.files``). Kept text embeddings are not
+in it: they hold checksums of their own, and may be made anew.
+"""
+
+import errno
+import hashlib
 import json
+import logging
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,12 +20,21 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dynrefer.files import put_in_place, writing
+
+logger = logging.getLogger(__name__)
+
 MAX_SHARD_BYTES = 2 * 1024**3
+CHECKSUMS = "SHA256SUMS"
+# The file that people may change by hand, and the folder of files with checksums of their own.
+CONFIG, TEXT_EMBEDDINGS = "config.yaml", "text_embeddings"
 
 
 @contextmanager
 def new_folder(directory: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when it is complete; after an error none is left.
+    """A folder to fill, which takes its name when it is complete and on the disk, with checksums.
+
+    After an error none is left.
 
     Raises:
         FileExistsError: there is something of that name that is no empty folder.
@@ -32,11 +50,75 @@ def new_folder(directory: Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"{directory} cannot be written: {error}") from error
     try:
-        yield part
-        part.replace(directory)
+        with writing(directory):
+            yield part
+            _write_checksums(part)
+            put_in_place(part, directory)
     except BaseException:
-        shutil.rmtree(part)
+        shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def verify_folder(directory: Path, without: tuple[str, ...] = ()) -> None:
+    """Checks that the files of a folder are there and are what was written.
+
+    A changed ``config.yaml`` is a warning; a folder without checksums passes.
+
+    Args:
+        without: ends of names of files that are left out.
+
+    Raises:
+        FileNotFoundError, ValueError: the message names the file.
+    """
+    for name, checksum in _checksums(directory).items():
+        if not name.endswith(without):
+            _verify(directory / name, checksum)
+
+
+def verify_file(path: Path) -> None:
+    """Checks one file, where its folder has checksums; see :func:`verify_folder`."""
+    if checksum := _checksums(path.parent).get(path.name):
+        _verify(path, checksum)
+
+
+def _verify(path: Path, checksum: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {CHECKSUMS} beside it names it")
+    if _checksum(path) == checksum:
+        return
+    if path.name != CONFIG:
+        raise ValueError(
+            f"{path} is broken: its content is not that whose checksum is in {CHECKSUMS} beside it "
+            "(if it was changed on purpose, delete its line there)"
+        )
+    logger.warning("%s was changed after it was written", path)
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    """Checksums by file name; none where the folder has no such list."""
+    path = directory / CHECKSUMS
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
+    if not all(found):
+        raise ValueError(f"{path} is broken: lines of a checksum and a file name are expected")
+    return {match[2]: match[1] for match in found}
+
+
+def _write_checksums(folder: Path) -> None:
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    kept = sorted(name for name in names if not name.startswith(TEXT_EMBEDDINGS))
+    lines = (f"{_checksum(folder / name)}  {name}\n" for name in kept)
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def write_tensors(
@@ -85,8 +167,10 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)
         path.chmod(mode)  # safetensors makes files that their owner alone can read
-    except SafetensorError as error:
-        raise OSError(f"{path.parent} cannot be written: {error}") from error
+    except SafetensorError as error:  # it tells the system's error in its text alone
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, f"{path.parent} cannot be written: {error}") from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,6 +8,7 @@
     text_tokenizer/                 of the text encoder, where it has one
     text_encoder.safetensors        of one that is loaded from a file of its own
     text_embeddings/                of the vocabularies, where the model keeps them in a cache
+    SHA256SUMS                      checksums of the files, the text embeddings apart
 
 Large parts are split into shards ("trainable-00001-of-00003.safetensors") beside an index
 ("trainable.safetensors.index.json"). "./name" in config.yaml is a file of the folder, and "." under
@@ -26,7 +27,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
 from dynrefer.checkpoints.files import FROZEN, TRAINABLE
-from dynrefer.checkpoints.folders import MAX_SHARD_BYTES, new_folder, write_json, write_tensors
+from dynrefer.checkpoints.folders import (
+    CONFIG,
+    MAX_SHARD_BYTES,
+    TEXT_EMBEDDINGS,
+    new_folder,
+    verify_folder,
+    write_json,
+    write_tensors,
+)
 from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.checkpoints.tokenizers import load_tokenizer, save_tokenizer
 from dynrefer.checkpoints.translation import plain
@@ -37,8 +46,6 @@ from dynrefer.models.text_encoder.embeddings import CachedTextEncoder, Embedding
 from dynrefer.models.text_encoder.towers import TextEncoder
 from dynrefer.registry import registry
 from dynrefer.vocabulary import Vocabularies
-
-CONFIG = "config.yaml"
 
 # Names begin with a part, and the configuration key of the part's own file.
 _TEXT_ENCODER, _LANGUAGE_MODEL = "text_encoder.", "caption_decoder.language_model."
@@ -178,9 +185,9 @@ class PretrainedModel(nn.Module):
             write_tensors(folder, "text_encoder", named, sys.maxsize)
             options.checkpoint = str(folder / "text_encoder.safetensors")
         if isinstance(encoder, CachedTextEncoder):
-            kept = folder / "text_embeddings"
+            kept = folder / TEXT_EMBEDDINGS
             encoder.keep(EmbeddingCache(kept, own.text_encoder.name, OmegaConf.to_object(options)))
-            own.vocabulary.cache = "./text_embeddings"
+            own.vocabulary.cache = f"./{TEXT_EMBEDDINGS}"
         elif own.vocabulary.cache:
             own.vocabulary.cache = None if with_tower else _outside(own.vocabulary.cache)
         if source:
@@ -205,6 +212,8 @@ def folder_config(directory: str | Path, overrides: Sequence[str] = ()) -> DictC
         raise FileNotFoundError(f"no checkpoint at {directory} (there is no such folder)")
     if not (directory / CONFIG).is_file():
         raise FileNotFoundError(f"no checkpoint at {directory} ({CONFIG} is missing)")
+    # Weights and a run's state are checked when they are opened.
+    verify_folder(directory, without=(".safetensors", ".safetensors.index.json", ".pt"))
     config = load_config(directory / CONFIG, overrides)
     config.run.load_ckpt_path = None  # what a run started from
     sources = pretrained_sources(config.model)

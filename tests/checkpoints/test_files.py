@@ -114,8 +114,8 @@ def test_mapped_files_are_mapped_anew_after_some_bytes(tmp_path, monkeypatch):
     path = single_torch(tmp_path)
     checkpoint = open_checkpoint(path)
     maps = []
-    read = checkpoint_files.read_checkpoint
-    monkeypatch.setattr(checkpoint_files, "read_checkpoint", lambda p: maps.append(p) or read(p))
+    read = checkpoint_files._unpickled
+    monkeypatch.setattr(checkpoint_files, "_unpickled", lambda p: maps.append(p) or read(p))
     monkeypatch.setattr(checkpoint_files, "_WINDOW", 30)
     for _ in range(2):
         assert all(torch.equal(checkpoint[name], tensor) for name, tensor in STATE.items())

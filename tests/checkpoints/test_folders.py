@@ -1,4 +1,9 @@
 import json
+import logging
+import os
+import re
+import resource
+import subprocess
 import weakref
 from pathlib import Path
 
@@ -6,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dynrefer.checkpoints.folders import new_folder, write_tensors
+from dynrefer.checkpoints.files import open_checkpoint, read_checkpoint
+from dynrefer.checkpoints.folders import CHECKSUMS, new_folder, verify_folder, write_tensors
 
 
 def test_one_shard_needs_no_index(tmp_path):
@@ -65,6 +71,119 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
         assert not (tmp_path / "a" / "b").exists()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
     assert (tmp_path / "a" / "b" / "file").read_text() == "content"
+
+
+def test_a_folder_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    """Each file, then the folder, then the name, then the list that holds the name."""
+    done = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor):
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def replaced(path, target):
+        done.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    with new_folder(tmp_path / "a") as part:
+        (part / "inner").mkdir()
+        (part / "inner" / "file").write_text("content")
+    before, after = done[: done.index("rename")], done[done.index("rename") + 1 :]
+    assert sorted(before[:-1]) == [CHECKSUMS, "file", "inner"] and before[-1] == ".a.part"
+    assert after == [tmp_path.name]
+
+
+@pytest.fixture
+def written(tmp_path):
+    with new_folder(tmp_path / "a") as part:
+        write_tensors(part, "trainable", [("x", torch.zeros(9)), ("y", torch.ones(5))], 36)
+        torch.save({"z": torch.arange(3)}, part / "state.pt")
+        for name in ("tags.txt", "tokenizer/words.json", "text_embeddings/kept", "config.yaml"):
+            (part / name).parent.mkdir(exist_ok=True)
+            (part / name).write_text(f"the {name}")
+    return tmp_path / "a"
+
+
+def test_checksums_of_every_file(written):
+    """As the tool of the name reads them; kept embeddings have their own."""
+    names = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+    lines = (written / CHECKSUMS).read_text().splitlines()
+    assert {line[66:] for line in lines} == names - {CHECKSUMS, "text_embeddings/kept"}
+    subprocess.run(["sha256sum", "--strict", "-c", CHECKSUMS], cwd=written, check=True)
+    verify_folder(written)
+
+
+def overwritten(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+@pytest.mark.parametrize("damage", [overwritten, truncated, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trainable-00002-of-00002.safetensors",
+        "trainable.safetensors.index.json",
+        "state.pt",
+        "tags.txt",
+        "tokenizer/words.json",
+    ],
+)
+def test_a_damaged_file_is_named(written, name, damage):
+    path = written / name
+    damage(path)
+    message = f"^{re.escape(str(path))} is broken: .*{CHECKSUMS}"
+    with pytest.raises(ValueError, match=message):
+        verify_folder(written)
+    verify_folder(written, without=(name[-5:],))
+    if name.startswith("trainable"):
+        with pytest.raises(ValueError, match=message):
+            open_checkpoint(written)
+    if name == "state.pt":
+        with pytest.raises(ValueError, match=message):
+            read_checkpoint(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{path} is missing"):
+        verify_folder(written)
+
+
+def test_what_may_be_changed(written, caplog):
+    """The configuration, with a warning; files that are not listed; kept embeddings."""
+    for name in ("text_embeddings/kept", "notes.txt"):
+        (written / name).write_text("other")
+    with caplog.at_level(logging.WARNING):
+        verify_folder(written)
+        assert caplog.text == ""
+        (written / "config.yaml").write_text("other")
+        verify_folder(written)
+    assert f"{written}/config.yaml was changed after it was written" in caplog.text
+    (written / CHECKSUMS).write_text("half a li")
+    with pytest.raises(ValueError, match=f"{CHECKSUMS} is broken"):
+        verify_folder(written)
+    (written / CHECKSUMS).unlink()
+    verify_folder(written)
+    assert set(open_checkpoint(written)) == {"x", "y"}
+
+
+def test_what_stops_a_write_is_one_line(tmp_path):
+    """A limit in place of a full disk; safetensors tells the system's reason in its text alone."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = f"^{tmp_path}/a cannot be written: the limit of file sizes is reached$"
+    try:
+        with pytest.raises(OSError, match=message), new_folder(tmp_path / "a") as part:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+            write_tensors(part, "x", [("a", torch.zeros(100_000))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_nothing(tmp_path):

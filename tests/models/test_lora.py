@@ -128,7 +128,7 @@ def test_peft_reads_what_is_saved_alone(adapted, tmp_path, kind):
     start(model)
     model.caption_decoder.save_adapters(tmp_path / "adapters")
     files = {path.name for path in (tmp_path / "adapters").iterdir()}
-    assert files == {"adapter_config.json", "adapter_model.safetensors"}
+    assert files == {"adapter_config.json", "adapter_model.safetensors", "SHA256SUMS"}
     assert json.loads((tmp_path / "adapters/adapter_config.json").read_text())["r"] == 4
     plain = other.caption_decoder.language_model.unload()
     other.caption_decoder.language_model = peft.PeftModel.from_pretrained(
