@@ -8,17 +8,50 @@ Boxes are x1 y1 x2 y2 in pixels; a mask is an image of the same size, black outs
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from dynrefer.command_line import config_parser, entry_point
+
+DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/last")
+
+
+def demo_parser() -> argparse.ArgumentParser:
+    """The arguments of the demo."""
+    parser = config_parser(__doc__, required=False)
+    parser.add_argument("--image", type=Path, required=True, help="image file")
+    parser.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        action="append",
+        default=[],
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="a region as a box in pixels; may be repeated",
+    )
+    parser.add_argument(
+        "--mask", type=Path, nargs="+", action="extend", default=[], help="regions as mask files"
+    )
+    parser.add_argument("--control", help='words that steer the captions, "red,dog"')
+    parser.add_argument(
+        "--checkpoint", type=Path, help=f"checkpoint folder (default: {DEFAULT_CHECKPOINT})"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--top", type=int, default=5, help="attributes shown (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=Path, help="also draw the regions and their views here")
+    return parser
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = demo_parser().parse_args()
+
+import json
 from typing import Any
 
 from dynrefer.config import load_config
 from dynrefer.predictor import RegionPredictor, RegionResult, open_mask, region_boxes
 from dynrefer.processors.region_image import open_image
-from dynrefer.runners.entry import entry_point, parser_of
 from dynrefer.visualize import best_attributes, check_picture_path, draw_regions, save_picture
-
-DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/last")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -98,32 +131,5 @@ def as_text(region: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def demo_parser() -> argparse.ArgumentParser:
-    """The arguments of the demo."""
-    parser = parser_of(__doc__, config_required=False)
-    parser.add_argument("--image", type=Path, required=True, help="image file")
-    parser.add_argument(
-        "--box",
-        type=float,
-        nargs=4,
-        action="append",
-        default=[],
-        metavar=("X1", "Y1", "X2", "Y2"),
-        help="a region as a box in pixels; may be repeated",
-    )
-    parser.add_argument(
-        "--mask", type=Path, nargs="+", action="extend", default=[], help="regions as mask files"
-    )
-    parser.add_argument("--control", help='words that steer the captions, "red,dog"')
-    parser.add_argument(
-        "--checkpoint", type=Path, help=f"checkpoint folder (default: {DEFAULT_CHECKPOINT})"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--top", type=int, default=5, help="attributes shown (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="also draw the regions and their views here")
-    return parser
-
-
 if __name__ == "__main__":
-    entry_point(main, demo_parser().parse_args())
+    entry_point(main, arguments)

@@ -5,15 +5,24 @@ python evaluate.py --cfg-path configs/train/shapes.yaml --options run.load_ckpt_
 python evaluate.py --cfg-path configs/train/shapes.yaml --split test --res-path RESULTS.jsonl
 """
 
+import argparse
 from pathlib import Path
 
-from dynrefer.runners.entry import entry_point, evaluate_main, parser_of
+from dynrefer.command_line import config_parser, entry_point
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Evaluates; what takes seconds to import comes after the arguments."""
+    from dynrefer.runners.entry import evaluate_main
+
+    evaluate_main(arguments)
+
 
 if __name__ == "__main__":
-    parser = parser_of(__doc__, config_required=False)
+    parser = config_parser(__doc__, required=False)
     parser.add_argument(
         "--checkpoint", type=Path, help="checkpoint folder; its own configuration is the default"
     )
     parser.add_argument("--res-path", type=Path, help="result file to score; no model is built")
     parser.add_argument("--split", help="split to evaluate (default: run.valid_splits)")
-    entry_point(evaluate_main, parser.parse_args())
+    entry_point(main, parser.parse_args())

@@ -4,8 +4,17 @@ python train.py --cfg-path configs/train/shapes.yaml [--options run.max_epoch=3 
 torchrun --standalone --nproc_per_node=2 train.py --cfg-path configs/train/shapes.yaml
 """
 
-from dynrefer.runners.entry import entry_point, parser_of, train_main
+import argparse
+
+from dynrefer.command_line import config_parser, entry_point
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Trains; what takes seconds to import comes after the arguments."""
+    from dynrefer.runners.entry import train_main
+
+    train_main(arguments)
+
 
 if __name__ == "__main__":
-    arguments = parser_of(__doc__).parse_args()
-    entry_point(train_main, arguments)
+    entry_point(main, config_parser(__doc__).parse_args())

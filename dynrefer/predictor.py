@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,13 +17,9 @@ from numpy.typing import ArrayLike
 from omegaconf import DictConfig
 from PIL import Image
 
-from dynrefer.checkpoints.loading import open_source
 from dynrefer.config import ConfigError
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import build_view_selector
-from dynrefer.models.builders import build_model
-from dynrefer.models.dynrefer import DECODERS, DynRefer, RegionPrediction
-from dynrefer.models.pretrained import folder_config
 from dynrefer.processors.region_image import (
     ImageError,
     RegionImageProcessor,
@@ -33,6 +30,9 @@ from dynrefer.processors.region_image import (
 )
 from dynrefer.runners.precision import autocast_dtype
 from dynrefer.views.selectors import ViewSelector
+
+if TYPE_CHECKING:  # the models take seconds to import; who builds one imports them
+    from dynrefer.models.dynrefer import DynRefer, RegionPrediction
 
 ImageLike = Image.Image | np.ndarray | str | Path
 Box = tuple[float, float, float, float]
@@ -46,7 +46,7 @@ class RegionResult:
     exclusive, the region's own first) are xyxy in pixels of the image.
     """
 
-    prediction: RegionPrediction
+    prediction: "RegionPrediction"
     box: Box
     view_boxes: tuple[tuple[int, int, int, int], ...]
 
@@ -64,7 +64,7 @@ class RegionPredictor:
 
     def __init__(
         self,
-        model: DynRefer,
+        model: "DynRefer",
         selector: ViewSelector,
         image_size: int,
         chunk_size: int = 20,
@@ -101,6 +101,8 @@ class RegionPredictor:
             FileNotFoundError: there is no checkpoint, or a file that its configuration names.
             ValueError: the weights do not fit the model, or the device is not there.
         """
+        from dynrefer.models.pretrained import folder_config
+
         return cls.from_config(folder_config(path, options), device, selector)
 
     @classmethod
@@ -112,6 +114,9 @@ class RegionPredictor:
         Raises:
             ConfigError: it names no weights.
         """
+        from dynrefer.checkpoints.loading import open_source
+        from dynrefer.models.builders import build_model
+
         if not (config.run.load_ckpt_path or config.model.pretrained):
             raise ConfigError(
                 "run.load_ckpt_path and model.pretrained are not set; predictions need weights"
@@ -136,7 +141,7 @@ class RegionPredictor:
         boxes: ArrayLike | None = None,
         masks: Sequence[np.ndarray] | None = None,
         controls: Sequence[Sequence[str]] | None = None,
-        decoders: Collection[str] = DECODERS,
+        decoders: Collection[str] | None = None,
     ) -> list[RegionResult]:
         """Describes regions of an image, those of ``boxes`` before those of ``masks``.
 
@@ -144,7 +149,8 @@ class RegionPredictor:
             image: a file, a PIL image, or uint8 [H, W], [H, W, 3] (RGB) or [H, W, 4].
             boxes, masks: the regions, see :func:`region_boxes`.
             controls: control words for the captions, a list for each region.
-            decoders: of "caption", "tags", "attributes", "classes"; no other one runs.
+            decoders: of "caption", "tags", "attributes", "classes", the only ones that run; None
+                for all.
 
         Returns:
             One result a region; the predictions' ids are 0 ... N - 1.
@@ -169,8 +175,10 @@ class RegionPredictor:
         self,
         views: RegionViews,
         controls: Sequence[Sequence[str]] | None,
-        decoders: Collection[str],
-    ) -> list[RegionPrediction]:
+        decoders: Collection[str] | None,
+    ) -> "list[RegionPrediction]":
+        from dynrefer.models.dynrefer import DECODERS
+
         count, device = len(views.ratios), self.model.device
         batch = RegionBatch(
             crops=views.crops,
@@ -184,6 +192,7 @@ class RegionPredictor:
             control_words=["|"] * count,
         )
         self.model.eval()
+        decoders = DECODERS if decoders is None else decoders
         predictions: list[RegionPrediction] = []
         for chunk in batch.chunks(self.chunk_size):
             words = controls and [controls[index] for index in chunk.ids]

@@ -8,13 +8,31 @@ measured in processes of their own. "Cold" asks the system to forget the files (
 """
 
 import argparse
+from pathlib import Path
+
+from dynrefer.command_line import plain_parser
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = plain_parser(__doc__)
+    parser.add_argument("--regions", type=int, default=1_000_000)
+    parser.add_argument("--files", type=int, default=2000, help="JPEGs")
+    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
+    parser.add_argument("--batches", type=int, default=30, help="that a figure is measured over")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = parse()
+
 import json
 import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -223,20 +241,12 @@ def benchmark(folder: Path, arguments: argparse.Namespace) -> None:
     compare_with_shards(folder, names, arguments.workers, arguments.batches)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--regions", type=int, default=1_000_000)
-    parser.add_argument("--files", type=int, default=2000, help="JPEGs")
-    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
-    parser.add_argument("--batches", type=int, default=30, help="that a figure is measured over")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Runs the benchmark and prints its tables."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         benchmark(Path(folder), arguments)
 
 
 if __name__ == "__main__":
-    main()
+    main(arguments)

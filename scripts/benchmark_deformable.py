@@ -9,6 +9,27 @@ shapes model. The forms take turns, so that what else the machine does falls on 
 """
 
 import argparse
+
+from dynrefer.command_line import plain_parser
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = plain_parser(__doc__)
+    parser.add_argument("--maps", type=int, help="maps N, regions times views but one")
+    parser.add_argument("--channels", type=int, help="channels C")
+    parser.add_argument("--grid", type=int, help="side g of the map")
+    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = parse()
+
 import statistics
 import time
 from collections.abc import Callable
@@ -137,19 +158,8 @@ def measure(size: tuple[int, int, int], options: argparse.Namespace) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--maps", type=int, help="maps N, regions times views but one")
-    parser.add_argument("--channels", type=int, help="channels C")
-    parser.add_argument("--grid", type=int, help="side g of the map")
-    parser.add_argument("--groups", type=int, default=4)
-    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    options = parser.parse_args()
+def main(options: argparse.Namespace) -> None:
+    """Runs the benchmark and prints its tables."""
     torch.set_num_threads(options.threads)
     given = (options.maps, options.channels, options.grid)
     sizes = SIZES
@@ -163,4 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(arguments)

@@ -9,6 +9,20 @@ fp32 on the same weights.
 """
 
 import argparse
+
+from dynrefer.command_line import entry_point, plain_parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = plain_parser(__doc__)
+    parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = parse()
+
 import functools
 import statistics
 import tempfile
@@ -27,7 +41,6 @@ from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.shapes.language import write_vocabularies
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.runners.entry import entry_point
 from dynrefer.runners.epoch_runner import parameter_groups
 from dynrefer.runners.precision import autocast
 
@@ -290,14 +303,5 @@ def main(arguments: argparse.Namespace) -> None:
             torch.cuda.empty_cache()
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU")
-    return parser.parse_args(arguments)
-
-
 if __name__ == "__main__":
-    entry_point(main, parse())
+    entry_point(main, arguments)

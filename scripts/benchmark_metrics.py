@@ -8,6 +8,25 @@ sentences. METEOR: made captions by one process and by all cores; the scores mus
 """
 
 import argparse
+
+from dynrefer.command_line import plain_parser
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = plain_parser(__doc__)
+    parser.add_argument("--predictions", type=int, default=250_000)
+    parser.add_argument("--loop-predictions", type=int, default=1_000)
+    parser.add_argument("--per-image", type=int, default=50)
+    parser.add_argument("--targets", type=int, default=30, help="ground truth boxes of an image")
+    parser.add_argument("--sentences", type=int, default=250_000, help="for METEOR; 0 for none")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = parse()
+
 import json
 import sys
 import tempfile
@@ -20,12 +39,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dynrefer.datasets.annotations.index import AnnotationIndex  # noqa: E402
-from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map  # noqa: E402
-from dynrefer.metrics.java import Meteor, usable_cores  # noqa: E402
-from dynrefer.tasks import dense_captioning  # noqa: E402
-from dynrefer.tasks.task import GroundTruth, read_predictions  # noqa: E402
-from tests.metrics import loops  # noqa: E402
+from dynrefer.datasets.annotations.index import AnnotationIndex
+from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map
+from dynrefer.metrics.java import Meteor, usable_cores
+from dynrefer.tasks import dense_captioning
+from dynrefer.tasks.task import GroundTruth, read_predictions
+from tests.metrics import loops
 
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "wooden", "large", "small")
 THINGS = ("dog", "cat", "man", "woman", "table", "tree", "car", "bus", "plate", "window", "shirt")
@@ -141,17 +160,8 @@ def time_meteor(num_sentences: int, seed: int) -> None:
     print(f"ratio {alone / together:.2f} on {usable_cores()} cores; all scores are equal")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--predictions", type=int, default=250_000)
-    parser.add_argument("--loop-predictions", type=int, default=1_000)
-    parser.add_argument("--per-image", type=int, default=50)
-    parser.add_argument("--targets", type=int, default=30, help="ground truth boxes of an image")
-    parser.add_argument("--sentences", type=int, default=250_000, help="for METEOR; 0 for none")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Runs the benchmark and prints its tables."""
     shape = args.per_image, args.targets, args.seed
 
     print(f"{'':28}{'predictions':>12}{'seconds':>10}{'us each':>10}{'mAP':>10}")
@@ -166,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(arguments)

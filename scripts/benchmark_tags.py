@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dynrefer.command_line import plain_parser
 from dynrefer.datasets.convert.tags import Annotation, tag_annotations
 from dynrefer.tags.parser import ParsedTags, build_tag_parser
 from dynrefer.vocabulary import TagVocabulary, load_tags
@@ -88,9 +89,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--tags", type=Path, help="tag list, one a line")
     parser.add_argument("--parser", default="rules", help="rules (default), or spacy")
     parser.add_argument("--count", type=int, default=200_000, help="phrases to time")

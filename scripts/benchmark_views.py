@@ -8,6 +8,22 @@ for figures of one core, as a loader's worker has it.
 """
 
 import argparse
+
+from dynrefer.command_line import plain_parser
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = plain_parser(__doc__)
+    parser.add_argument("--image", help="an image file; made if not given")
+    parser.add_argument("--regions", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = parse()
+
 import time
 from collections.abc import Callable
 from functools import cache
@@ -111,12 +127,8 @@ def measure(
         print(f"{name:36}{seconds / count * 1000:11.3f}{speedup:10.1f}x")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--image", help="an image file; made if not given")
-    parser.add_argument("--regions", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+def main(options: argparse.Namespace) -> None:
+    """Measures the stages and prints the table."""
     cv2.setNumThreads(1)
     rng = np.random.default_rng(0)
     image = open_image(options.image) if options.image else made_image(rng)
@@ -124,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(arguments)

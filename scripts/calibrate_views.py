@@ -10,8 +10,37 @@ a configuration takes as a `base:`.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
+
+from dynrefer.command_line import config_parser, entry_point
+from dynrefer.views.selectors import CANDIDATE_RATIOS
+
+
+def calibration_parser() -> argparse.ArgumentParser:
+    """The arguments of the calibration."""
+    parser = config_parser(__doc__, required=False)
+    parser.add_argument(
+        "--checkpoint", type=Path, help="checkpoint folder; its own configuration is the default"
+    )
+    parser.add_argument("--split", default="val", help="split to calibrate on (default: val)")
+    parser.add_argument(
+        "--ratios",
+        nargs="+",
+        type=float,
+        default=CANDIDATE_RATIOS.tolist(),
+        metavar="R",
+        help="ratios to choose from, 0 (region) to 1 (image); default: 0.1 0.2 ... 1",
+    )
+    parser.add_argument("--max-images", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--out", type=Path, help="folder (default: in run.output_dir)")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    return parser
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = calibration_parser().parse_args()
+
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -22,14 +51,11 @@ from dynrefer.files import write_text
 from dynrefer.picture_blocks import below, beside
 from dynrefer.runners.calibration import Point, grid, measure_all, name_of
 from dynrefer.runners.entry import (
-    entry_point,
     evaluation_config,
-    parser_of,
     prepare_evaluation,
 )
 from dynrefer.runners.evaluation import evaluated_dataset, ground_truth, tasks_of
 from dynrefer.tasks.task import Task
-from dynrefer.views.selectors import CANDIDATE_RATIOS
 from dynrefer.visualize import COLORS, save_picture
 
 LISTED = 5  # of each task's best points, on the console
@@ -119,26 +145,5 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"\n{out}/view_selectors.yaml, scores.md, scores.png")
 
 
-def calibration_parser() -> argparse.ArgumentParser:
-    """The arguments of the calibration."""
-    parser = parser_of(__doc__, config_required=False)
-    parser.add_argument(
-        "--checkpoint", type=Path, help="checkpoint folder; its own configuration is the default"
-    )
-    parser.add_argument("--split", default="val", help="split to calibrate on (default: val)")
-    parser.add_argument(
-        "--ratios",
-        nargs="+",
-        type=float,
-        default=CANDIDATE_RATIOS.tolist(),
-        metavar="R",
-        help="ratios to choose from, 0 (region) to 1 (image); default: 0.1 0.2 ... 1",
-    )
-    parser.add_argument("--max-images", type=int, metavar="N", help="only the first N images")
-    parser.add_argument("--out", type=Path, help="folder (default: in run.output_dir)")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
-    return parser
-
-
 if __name__ == "__main__":
-    entry_point(main, calibration_parser().parse_args())
+    entry_point(main, arguments)

@@ -9,10 +9,30 @@ region a random training caption with a random score. The project's own tasks sc
 """
 
 import argparse
+from pathlib import Path
+
+from dynrefer.command_line import entry_point, plain_parser
+
+
+def comparison_parser() -> argparse.ArgumentParser:
+    """The arguments of the comparison."""
+    parser = plain_parser(__doc__)
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME=FILE", help="metrics of a run"
+    )
+    parser.add_argument("--truth", type=Path, required=True, help="configuration with the data")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--seed", type=int, default=0, help="of the random captions")
+    parser.add_argument("--out", type=Path, help="also write the table here, as Markdown")
+    return parser
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = comparison_parser().parse_args()
+
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
@@ -22,7 +42,6 @@ from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.datasets.builders import annotation_files, open_annotations
 from dynrefer.files import write_text
 from dynrefer.models.builders import load_vocabularies
-from dynrefer.runners.entry import entry_point
 from dynrefer.runners.evaluation import (
     Metrics,
     evaluated_dataset,
@@ -150,20 +169,5 @@ def main(arguments: argparse.Namespace) -> None:
         write_text(arguments.out, text)
 
 
-def comparison_parser() -> argparse.ArgumentParser:
-    """The arguments of the comparison."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--metrics", nargs="+", default=[], metavar="NAME=FILE", help="metrics of a run"
-    )
-    parser.add_argument("--truth", type=Path, required=True, help="configuration with the data")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--seed", type=int, default=0, help="of the random captions")
-    parser.add_argument("--out", type=Path, help="also write the table here, as Markdown")
-    return parser
-
-
 if __name__ == "__main__":
-    entry_point(main, comparison_parser().parse_args())
+    entry_point(main, arguments)

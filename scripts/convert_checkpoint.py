@@ -10,9 +10,30 @@ a folder holds, under "model"; the weights are read from and written to disk one
 """
 
 import argparse
+from pathlib import Path
+
+from dynrefer.command_line import config_parser, entry_point
+
+
+def conversion_parser() -> argparse.ArgumentParser:
+    """The arguments of the conversion."""
+    parser = config_parser(__doc__, required=False)
+    formats = ("published", "own")
+    parser.add_argument("--from", dest="source", choices=formats, required=True)
+    parser.add_argument("--to", dest="target", choices=formats, required=True)
+    parser.add_argument("--input", type=Path, required=True, help="file, or folder of our own")
+    parser.add_argument("--output", type=Path, required=True, help="new folder, or new file")
+    parser.add_argument(
+        "--whole", action="store_true", help="put the frozen weights into the folder too"
+    )
+    return parser
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = conversion_parser().parse_args()
+
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +52,6 @@ from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.language_models import language_model_config, plain_fields
 from dynrefer.models.pretrained import folder_config, pretrained_sources
-from dynrefer.runners.entry import entry_point, parser_of
 
 # Architectures that the published code has.
 PUBLISHED = ("dynrefer_t5", "dynrefer_vicuna")
@@ -178,19 +198,5 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{source} -> {output}")
 
 
-def conversion_parser() -> argparse.ArgumentParser:
-    """The arguments of the conversion."""
-    parser = parser_of(__doc__, config_required=False)
-    formats = ("published", "own")
-    parser.add_argument("--from", dest="source", choices=formats, required=True)
-    parser.add_argument("--to", dest="target", choices=formats, required=True)
-    parser.add_argument("--input", type=Path, required=True, help="file, or folder of our own")
-    parser.add_argument("--output", type=Path, required=True, help="new folder, or new file")
-    parser.add_argument(
-        "--whole", action="store_true", help="put the frozen weights into the folder too"
-    )
-    return parser
-
-
 if __name__ == "__main__":
-    entry_point(main, conversion_parser().parse_args())
+    entry_point(main, arguments)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dynrefer.asset_sources import fetch, verify
 from dynrefer.assets import ASSETS, Asset, find_asset, local_path
+from dynrefer.command_line import plain_parser
 from dynrefer.config import load_config
 
 # Configuration keys whose values are files or Hugging Face names.
@@ -129,9 +130,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="published files, by name")
     parser.add_argument("--cfg-path", type=Path, help="YAML file whose files are wanted")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")

@@ -9,14 +9,13 @@ import logging
 import sys
 from pathlib import Path
 
+from dynrefer.command_line import plain_parser
 from dynrefer.datasets.annotations import POLICIES
 from dynrefer.datasets.shards.writing import IMAGES_PER_SHARD, write_shards
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--annotations", type=Path, required=True, help="annotation file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--image-root", type=Path, help="instead of the file's own")

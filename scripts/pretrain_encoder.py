@@ -11,11 +11,31 @@ LiT, arXiv 2111.07991): regions are encoded once, so captions are seen many time
 """
 
 import argparse
+from pathlib import Path
+
+from dynrefer.command_line import config_parser, entry_point
+
+
+def _arguments() -> argparse.Namespace:
+    parser = config_parser(__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
+    parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--text-images", type=int, default=1200, help="for the text encoder")
+    parser.add_argument("--text-steps", type=int, default=1200)
+    parser.add_argument("--text-batch", type=int, default=64, help="regions a step")
+    parser.add_argument("--text-learning-rate", type=float, default=1e-3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    arguments = _arguments()
+
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -51,7 +71,6 @@ from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder
-from dynrefer.runners.entry import entry_point
 from dynrefer.runners.logs import make_output_dir, set_up_logging
 from dynrefer.runners.schedules import Schedule, cosine_by_step
 from dynrefer.vocabulary import Vocabularies
@@ -311,22 +330,5 @@ def main(options: argparse.Namespace) -> None:
         logger.info("%s after %.0f s", path, time.perf_counter() - began)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg-path", type=Path, required=True)
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
-    parser.add_argument("--learning-rate", type=float, default=7e-4)
-    parser.add_argument("--text-images", type=int, default=1200, help="for the text encoder")
-    parser.add_argument("--text-steps", type=int, default=1200)
-    parser.add_argument("--text-batch", type=int, default=64, help="regions a step")
-    parser.add_argument("--text-learning-rate", type=float, default=1e-3)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    entry_point(main, _arguments())
+    entry_point(main, arguments)

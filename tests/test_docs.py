@@ -50,7 +50,7 @@ def known_flags(source: str) -> set[str]:
     """Flags that a script's text defines, with those of the shared parser where it uses that."""
     flags = set(FLAG.findall(source)) | {"--help"}
     shared = {
-        "parser_of": "dynrefer/runners/entry.py",
+        "config_parser": "dynrefer/command_line.py",
         "datasets.convert.command": "dynrefer/datasets/convert/command.py",
     }
     for name, file in shared.items():

@@ -1,10 +1,8 @@
-"""What train.py and evaluate.py do: parse, build, run."""
+"""What train.py and evaluate.py do: check, build, run."""
 
 import argparse
 import logging
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +16,7 @@ from dynrefer.distributed import is_main
 from dynrefer.models.builders import build_model, load_vocabularies
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.pretrained import folder_config
-from dynrefer.registry import UnknownNameError, registry
+from dynrefer.registry import registry
 from dynrefer.runners.epoch_runner import training_data
 from dynrefer.runners.evaluation import (
     FROM_CONFIG,
@@ -34,9 +32,6 @@ from dynrefer.runners.logs import make_output_dir, metric_table, set_up_logging
 
 logger = logging.getLogger(__name__)
 
-# What a user can mend (ConfigError and ImageError are ValueErrors); one message, no traceback.
-USER_ERRORS = (ValueError, UnknownNameError, OSError, ImportError, FloatingPointError)
-
 # Files that must be there before minutes are spent on building a model.
 _CHECKPOINT_KEYS = (
     "run.load_ckpt_path",
@@ -46,42 +41,6 @@ _CHECKPOINT_KEYS = (
 )
 # Captions need the text tower, whatever embeddings are kept (model.vocabulary.cache).
 _TRAINING_KEYS = ("model.text_encoder.options.checkpoint",)
-
-
-def parser_of(usage: str | None, config_required: bool = True) -> argparse.ArgumentParser:
-    """The arguments that both entry points take."""
-    parser = argparse.ArgumentParser(
-        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg-path", type=Path, required=config_required, help="YAML file")
-    parser.add_argument(
-        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides, a.b=c"
-    )
-    return parser
-
-
-def entry_point(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
-    """Runs a main function; an error that the user can mend ends it with exit code 2.
-
-    ``DYNREFER_TRACEBACK=1`` shows where it was raised.
-    """
-    try:
-        main(arguments)
-    except USER_ERRORS as error:
-        if os.environ.get("DYNREFER_TRACEBACK"):
-            raise
-        print(f"error: {_message(error)}", file=sys.stderr)
-        sys.exit(2)
-    finally:
-        distributed.stop()
-
-
-def _message(error: Exception) -> str:
-    """What the error says; of one from a DataLoader's worker, without the worker's traceback."""
-    text = str(error)
-    if text.startswith("Caught ") and " in DataLoader worker process" in text.splitlines()[0]:
-        text = text.rpartition(f"\n{type(error).__name__}: ")[2]
-    return text.strip()
 
 
 def train_main(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dynrefer.command_line import plain_parser
 from dynrefer.datasets.convert.command import add_parser_arguments, exit_code
 from dynrefer.datasets.convert.tags import (
     Annotation,
@@ -95,9 +96,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--annotations", type=Path, required=True, help="file with captions")
     parser.add_argument("--tags", type=Path, required=True, help="tag list, one a line")
     parser.add_argument("--out", type=Path, required=True, help="may be the same file")

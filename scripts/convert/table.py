@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynrefer.command_line import plain_parser
 from dynrefer.datasets.convert.command import add_tag_arguments, run_converter, tag_step
 from dynrefer.datasets.convert.table import convert_table
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
@@ -20,9 +21,7 @@ def convert(arguments: argparse.Namespace) -> Iterable[AnnotationWriter]:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of this converter, which always needs the images, for their sizes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help=".csv or .jsonl")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--out", type=Path, required=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dynrefer.runners.entry import entry_point
+from dynrefer.command_line import entry_point
 from tests.tiny_model import tiny_run
 
 ROOT = Path(__file__).resolve().parents[2]

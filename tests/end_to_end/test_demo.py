@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import demo
+from dynrefer.command_line import entry_point
 from dynrefer.predictor import RegionPredictor
 from dynrefer.runners.checkpointing import Position, save_checkpoint
-from dynrefer.runners.entry import entry_point
 from tests.tiny_model import tiny_config, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 import demo
+from dynrefer.command_line import entry_point
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.runners.entry import entry_point, evaluate_main, train_main
+from dynrefer.runners.entry import evaluate_main, train_main
 from tests.end_to_end.conftest import QUICK
 
 

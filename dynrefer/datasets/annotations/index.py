@@ -15,13 +15,15 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from dynrefer.datasets.annotations.index_files import Lines, check_position, write_index
 from dynrefer.datasets.annotations.records import BadRecords, Identity, recorded_folder
-from dynrefer.processors.region_image import ImageFile
+
+if TYPE_CHECKING:  # it imports torch, which converters of annotations do without
+    from dynrefer.processors.region_image import ImageFile
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class ImageRecord:
     file_name: str
     width: int
     height: int
-    path: ImageFile
+    path: "ImageFile"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class RegionRecord:
 class ImageRoot(Protocol):
     """Where the images of an annotation file lie: a folder's path, or shards."""
 
-    def __truediv__(self, file_name: str) -> ImageFile: ...
+    def __truediv__(self, file_name: str) -> "ImageFile": ...
 
 
 class AnnotationIndex:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
 from dynrefer.datasets.annotations.records import (
@@ -24,7 +23,7 @@ from dynrefer.datasets.annotations.records import (
     known_annotations,
     region_row,
 )
-from dynrefer.distributed import is_main
+from dynrefer.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +110,11 @@ def _region_rows(
 ) -> Iterator[list]:
     """Rows of the good regions in the order of the file; each adds its image's position."""
     positions = {identity: position for position, identity in enumerate(images)}
-    annotations = tqdm(
+    annotations = progress(
         iterate_items(source, "annotations"),
         desc=f"indexing {source.name}",
         unit=" regions",
         delay=QUIET_SECONDS,
-        disable=not is_main(),
     )
     for annotation in known_annotations(annotations, images, bad):
         image_id = annotation["image_id"]

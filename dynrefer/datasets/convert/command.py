@@ -6,13 +6,10 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dynrefer.command_line import USER_ERRORS, plain_parser
 from dynrefer.datasets.convert.visual_genome import AnnotationStep
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
-from dynrefer.registry import UnknownNameError
 from dynrefer.vocabulary import load_tags
-
-# What a user can mend: files that are not there or of another kind, folders that cannot be written.
-USER_ERRORS = (ValueError, UnknownNameError, OSError, ImportError)
 
 
 def converter_parser(usage: str | None, images: str | None) -> argparse.ArgumentParser:
@@ -20,9 +17,7 @@ def converter_parser(usage: str | None, images: str | None) -> argparse.Argument
 
     None stands for the folder that another file records.
     """
-    parser = argparse.ArgumentParser(
-        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = plain_parser(usage)
     parser.add_argument(
         "--images", type=Path, default=images and Path(images), help=f"folder ({images})"
     )
