@@ -25,7 +25,7 @@ for path in sys.argv[1:]:
         runpy.run_path(path, run_name="__main__")
     except SystemExit as stop:
         assert stop.code == 0
-    forbid(path, "torch", "transformers", "peft", "cv2")
+    forbid(path, "torch", "transformers", "peft")
 importlib.import_module("dynrefer.predictor")
 forbid("dynrefer.predictor", "timm", "torchvision", "transformers", "peft")
 importlib.import_module("dynrefer.runners.entry")

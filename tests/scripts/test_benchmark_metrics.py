@@ -9,7 +9,7 @@ from tests.metrics.loops import WordOverlap
 
 def run(monkeypatch, capsys, *options):
     monkeypatch.setattr(sys, "argv", ["benchmark_metrics.py", *options])
-    benchmark_metrics.main()
+    benchmark_metrics.main(benchmark_metrics.parse())
     return capsys.readouterr().out
 
 
