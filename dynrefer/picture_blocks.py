@@ -1,91 +1,170 @@
-"""What pictures are composed of: lines and paragraphs of text, and images beside and below others.
+"""What pictures are packed of: text of any script, boxes and areas of fixed size (matplotlib).
 
-Every block is an RGB image of its own size on white. Lengths are pixels of the picture.
+Sizes are pixels of a picture of ``DPI``, at which a point is a pixel; pyplot is not used.
 """
 
+import bisect
 import functools
+import logging
+import math
 import unicodedata
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from matplotlib import get_data_path
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.offsetbox import DrawingArea, HPacker, OffsetBox, VPacker
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from PIL import Image
 
-Color = tuple[int, int, int]
+DPI = 72
+PAPER, INK, FAINT, LINE = "#ffffff", "#212529", "#7d838b", "#e2e5e9"
+CAPTION, TEXT, SMALL = 28, 24, 20
+BASE_FONT, NO_LETTER = "DejaVu Sans", "\u25a1"
+MOST_LINES, MOST_LETTERS = 6, 2000
 
-PAPER, INK, FAINT, LINE = (255, 255, 255), (33, 37, 41), (125, 131, 139), (226, 229, 233)
-MOST_LINES = 6
-
-
-def paragraph(text: str, size: int, color: Color, width: int, paper: Color = PAPER) -> Image.Image:
-    """Text in lines of at most ``width``; after ``MOST_LINES`` the rest is left out ("...")."""
-    lines = wrapped(text, size, width)
-    if len(lines) > MOST_LINES:
-        lines[MOST_LINES - 1 :] = [wrapped(lines[MOST_LINES - 1], size, width - size)[0] + " ..."]
-    return below([line(words, size, color, paper) for words in lines], 0)
+# It says which weight it takes of a font without the regular one.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
-def wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most ``width``; a word too long for a line is cut into pieces."""
-    font, lines = _font(size), [""]
-    for word in _printable(text).split():
-        while font.getlength(word) > width:
-            cut = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= width)
-            lines, word = [*lines, word[:cut]], word[cut:]
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
+def wrapped(text: str, size: int, width: int, most: int = MOST_LINES) -> list[str]:
+    """Lines of at most ``width``, the ``most``th ending in an ellipsis where more would follow.
+
+    A word too long for a line is cut. Letters that no font has become boxes.
+    """
+    words, lines, line = _printable(text[:MOST_LETTERS]).split()[::-1], [], ""
+    while words and len(lines) < most:
+        word = words.pop()
+        longer = f"{line} {word}".lstrip()
+        if width_of(longer, size) <= width:
+            line = longer
+        elif line:
+            lines, line, words = [*lines, line], "", [*words, word]
         else:
-            lines.append(word)
-    return [words for words in lines if words] or [""]
+            fits = bisect.bisect(range(1, len(word)), width, key=lambda n: width_of(word[:n], size))
+            lines, words = [*lines, word[: max(fits, 1)]], [*words, word[max(fits, 1) :]]
+    if line and len(lines) < most:
+        lines, line = [*lines, line], ""
+    if line or words or text[MOST_LETTERS:].strip():
+        while width_of(f"{lines[-1]} \u2026", size) > width:
+            lines[-1] = lines[-1][:-1]
+        lines[-1] += " \u2026"
+    return lines or [""]
 
 
-def line(text: str, size: int, color: Color, paper: Color = PAPER) -> Image.Image:
-    """One line of text, as wide as it is."""
-    font, text = _font(size), _printable(text)
-    block = Image.new("RGB", (max(1, round(font.getlength(text))), round(size * 1.36)), paper)
-    ImageDraw.Draw(block).text((0, size * 1.05), text, font=font, fill=color, anchor="ls")
-    return block
+def width_of(text: str, size: int) -> float:
+    """Width of a line of printable text."""
+    return RendererAgg(1, 1, DPI).get_text_width_height_descent(text, font(text, size), False)[0]
 
 
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=size)
+def height_of(size: int) -> int:
+    """Height of a line of text."""
+    return round(1.36 * size)
+
+
+def font(text: str, size: int) -> FontProperties:
+    """The fonts that together have all letters of a text, DejaVu first."""
+    families = dict.fromkeys([BASE_FONT, *filter(None, map(_family_with, text))])
+    return FontProperties(family=list(families), size=size)
 
 
 def _printable(text: str) -> str:
-    """Text in ASCII: PIL's own font has no other letters (accents go, the rest becomes "?")."""
-    plain = unicodedata.normalize("NFKD", text)
-    letters = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return letters.encode("ascii", "replace").decode()
+    """Text of letters that fonts have; signs without a shape that they lack are left out."""
+
+    def shown(letter: str) -> str:
+        if letter.isspace() or _family_with(letter):
+            return letter
+        return "" if unicodedata.category(letter) in ("Cc", "Cf", "Mn") else NO_LETTER
+
+    return "".join(map(shown, text))
 
 
-def fitted(image: Image.Image, limits: tuple[int, int]) -> Image.Image:
-    """The image, scaled to be as large as the limits allow; a side has a pixel at least."""
-    scale = min(limits[0] / image.width, limits[1] / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+@functools.cache
+def _family_with(letter: str) -> str | None:
+    """The first font that has a letter: DejaVu, then those of the system."""
+    return next((name for name, path in _fonts() if ord(letter) in _letters(path)), None)
 
 
-def beside(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
+@functools.cache
+def _fonts() -> list[tuple[str, str]]:
+    """Families with their files: DejaVu and the system's (matplotlib's others are for formulas)."""
+    system = [entry for entry in fontManager.ttflist if not entry.fname.startswith(get_data_path())]
+    names = dict.fromkeys([BASE_FONT, *sorted(entry.name for entry in system)])
+    return [(name, fontManager.findfont(FontProperties(family=name))) for name in names]
+
+
+@functools.cache
+def _letters(path: str) -> frozenset[int]:
+    return frozenset(get_font(path).get_charmap())
+
+
+def area(width: int, height: int, *artists: Artist) -> DrawingArea:
+    """A block of a fixed size with artists, which measure from its lower left corner."""
+    block = DrawingArea(width, height)
+    for artist in artists:
+        block.add_artist(artist)
+    return block
+
+
+def line(text: str, size: int = TEXT, color: str = INK, place: tuple = (0, 0), **more) -> Text:
+    """A line of printable text whose lower left corner is at ``place``."""
+    base, family = place[1] + 0.31 * size, font(text, size)
+    return Text(place[0], base, text, color=color, fontproperties=family, parse_math=False, **more)
+
+
+def box(x: float, y: float, width: float, height: float, color: str) -> Rectangle:
+    """A rectangle without a border."""
+    return Rectangle((x, y), width, height, color=color, linewidth=0)
+
+
+def paragraph(text: str, width: int, size: int = TEXT, color: str = INK) -> DrawingArea:
+    """Text in lines, in an area of a width."""
+    lines, height = wrapped(text, size, width)[::-1], height_of(size)
+    shown = [line(words, size, color, (0, n * height)) for n, words in enumerate(lines)]
+    return area(width, height * len(lines), *shown)
+
+
+def boxed(text: str, size: int, ink: str, color: str, height: int) -> DrawingArea:
+    """A line of text in the middle of a coloured box."""
+    width = max(height, math.ceil(width_of(text, size)) + 20)
+    place = (width / 2, (height - height_of(size)) / 2)
+    return area(
+        width, height, box(0, 0, width, height, color), line(text, size, ink, place, ha="center")
+    )
+
+
+def beside(blocks: Sequence[OffsetBox], gap: float) -> HPacker:
     """Blocks in a row, their tops aligned."""
-    width = sum(block.width for block in blocks) + gap * (len(blocks) - 1)
-    joined = Image.new("RGB", (max(width, 1), max(b.height for b in blocks)), PAPER)
-    x = 0
-    for block in blocks:
-        joined.paste(block, (x, 0))
-        x += block.width + gap
-    return joined
+    return HPacker(pad=0, sep=gap, align="top", children=list(blocks))
 
 
-def below(blocks: Sequence[Image.Image], gap: int, rule: bool = False) -> Image.Image:
-    """Blocks in a column; ``rule`` draws a line in the middle of every gap."""
-    if not blocks:
-        return Image.new("RGB", (1, 1), PAPER)
-    height = sum(block.height for block in blocks) + gap * (len(blocks) - 1)
-    joined = Image.new("RGB", (max(b.width for b in blocks), height), PAPER)
-    y = 0
-    for block in blocks:
-        if rule and y:
-            joined.paste(LINE, (0, y - gap // 2 - 1, joined.width, y - gap // 2 + 1))
-        joined.paste(block, (0, y))
-        y += block.height + gap
-    return joined
+def below(blocks: Sequence[OffsetBox], gap: float) -> VPacker:
+    """Blocks in a column, their left edges aligned."""
+    return VPacker(pad=0, sep=gap, align="left", children=list(blocks))
+
+
+def size_of(block: OffsetBox) -> tuple[int, int]:
+    """Width and height of a block."""
+    extent = block.get_bbox(RendererAgg(1, 1, DPI))
+    return round(extent.width), round(extent.height)
+
+
+def rendered(block: OffsetBox, margin: int = 0) -> Image.Image:
+    """A block as an RGB image."""
+    extent = block.get_bbox(RendererAgg(1, 1, DPI))
+    block.set_offset((margin - extent.x0, margin - extent.y0))
+    # A hair more than the size in pixels, so that its division by DPI is not rounded down.
+    figure = Figure([(side + 2 * margin + 0.01) / DPI for side in size_of(block)], DPI, PAPER)
+    figure.add_artist(block)
+    return pixels_of(figure)
+
+
+def pixels_of(figure: Figure) -> Image.Image:
+    """A figure as an RGB image."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
