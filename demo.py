@@ -49,36 +49,37 @@ import json
 from typing import Any
 
 from dynrefer.config import load_config
+from dynrefer.pictures import best_attributes, check_picture_path, draw_regions, save_picture
 from dynrefer.predictor import RegionPredictor, RegionResult, open_mask, region_boxes
 from dynrefer.processors.region_image import open_image
-from dynrefer.visualize import best_attributes, check_picture_path, draw_regions, save_picture
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Predicts and prints; what is wrong with the arguments is said before the model is built."""
     if arguments.top < 0:
         raise ValueError(f"--top {arguments.top}; valid is 0 or more")
-    if arguments.out:
-        check_picture_path(arguments.out)
     image = open_image(arguments.image)
     if not (arguments.box or arguments.mask):
         raise ValueError("no region is given; give --box X1 Y1 X2 Y2 or --mask FILE")
     masks = [open_mask(path) for path in arguments.mask]
     boxes = region_boxes(image.size, arguments.box or None, masks)
+    if arguments.out:
+        check_picture_path(arguments.out, len(boxes))
 
     predictor = load_predictor(arguments)
     words = (arguments.control or "").split(",")
     results = predictor.predict(image, boxes, controls=[words] * len(boxes))
     names = predictor.model.vocabularies.attributes.names
     described = [describe(result, names, arguments.top) for result in results]
+    if arguments.json:
+        print(json.dumps(described, indent=2, ensure_ascii=False), flush=True)
+    else:
+        print("\n\n".join(map(as_text, described)), flush=True)
     if arguments.out:
         predictions = [result.prediction for result in results]
-        picture = draw_regions(image, predictions, boxes, names, top=arguments.top)
-        save_picture(arguments.out, picture)
-    if arguments.json:
-        print(json.dumps(described, indent=2, ensure_ascii=False))
-    else:
-        print("\n\n".join(map(as_text, described)))
+        shapes = [None] * len(arguments.box) + masks
+        pages = draw_regions(image, predictions, boxes, names, masks=shapes, top=arguments.top)
+        save_picture(arguments.out, pages)
 
 
 def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:

@@ -78,10 +78,36 @@ def whole_file(path: Path) -> Iterator[Path]:
     For any number of writers: the last one's file remains, whole. The place has the suffix of
     ``path``, by which libraries choose formats.
     """
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
+    part = _hidden(path)
     try:
         with writing(path):
             yield part
             put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Checks that a file can be put at ``path``, before the work that makes it.
+
+    Raises:
+        OSError: there is no folder for it, or it cannot be written; ``path`` is a folder or a
+            device; or no file can have the name.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path} is {'a folder' if path.is_dir() else 'no file'}; name a file")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+        part = _hidden(path)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _hidden(path: Path) -> Path:
+    """A name of its own for a writer, with the suffix of ``path``."""
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")

@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib import get_data_path
@@ -137,12 +137,12 @@ def boxed(text: str, size: int, ink: str, color: str, height: int) -> DrawingAre
     )
 
 
-def beside(blocks: Sequence[OffsetBox], gap: float) -> HPacker:
+def beside(blocks: Iterable[OffsetBox], gap: float) -> HPacker:
     """Blocks in a row, their tops aligned."""
     return HPacker(pad=0, sep=gap, align="top", children=list(blocks))
 
 
-def below(blocks: Sequence[OffsetBox], gap: float) -> VPacker:
+def below(blocks: Iterable[OffsetBox], gap: float) -> VPacker:
     """Blocks in a column, their left edges aligned."""
     return VPacker(pad=0, sep=gap, align="left", children=list(blocks))
 
@@ -158,7 +158,8 @@ def rendered(block: OffsetBox, margin: int = 0) -> Image.Image:
     extent = block.get_bbox(RendererAgg(1, 1, DPI))
     block.set_offset((margin - extent.x0, margin - extent.y0))
     # A hair more than the size in pixels, so that its division by DPI is not rounded down.
-    figure = Figure([(side + 2 * margin + 0.01) / DPI for side in size_of(block)], DPI, PAPER)
+    sides = [(side + 2 * margin + 0.01) / DPI for side in size_of(block)]
+    figure = Figure(sides, DPI, facecolor=PAPER)
     figure.add_artist(block)
     return pixels_of(figure)
 

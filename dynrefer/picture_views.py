@@ -83,13 +83,13 @@ def whole_image(image: Image.Image, regions: Sequence[Region]) -> OffsetBox:
     for region in regions:
         mark = np.asarray(rendered(badge(region)))
         place = (region.box.reshape(2, 2) * scale + corner).ravel()
-        x, y = _free_place(place, mark.shape[1::-1], cell.shape[1::-1], taken)
+        x, y = free_place(place, mark.shape[1::-1], cell.shape[1::-1], taken)
         cell[y : y + len(mark), x : x + mark.shape[1]] = mark
         taken.append([x, y, x + mark.shape[1], y + len(mark)])
     return OffsetImage(cell, interpolation="none")
 
 
-def _free_place(
+def free_place(
     box: np.ndarray,
     size: tuple[int, int],
     limits: tuple[int, int],

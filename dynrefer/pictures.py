@@ -5,7 +5,7 @@ Lengths are pixels of the picture, which is made for about two pixels a point.
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate, combinations
+from itertools import accumulate, chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -229,8 +229,7 @@ def _in_columns(blocks: Sequence[OffsetBox]) -> OffsetBox:
         for block, height in zip(blocks, heights, strict=True):
             if room < height:
                 columns, room = [*columns, []], limit
-            rule = area(COLUMN, 2, box(0, 0, COLUMN, 2, LINE))
-            columns[-1] += [rule, block] if columns[-1] else [block]
+            columns[-1].append(block)
             room -= height
         return columns
 
@@ -240,6 +239,10 @@ def _in_columns(blocks: Sequence[OffsetBox]) -> OffsetBox:
         off = abs(math.log(count * COLUMN / limit / SHAPE))
         return math.inf if count > MOST_COLUMNS else off + 3 * empty
 
+    def ruled(column: Sequence[OffsetBox]) -> OffsetBox:
+        rules = [area(COLUMN, 2, box(0, 0, COLUMN, 2, LINE)) for _ in column]
+        return below([*chain(*zip(column, rules, strict=True))][:-1], GAP / 2 - 1)
+
     runs = {end - start for start, end in combinations(accumulate(heights, initial=0), 2)}
     limit = min(sorted(run for run in runs if run >= max(heights)), key=cost)
-    return beside([below(column, GAP // 2 - 1) for column in columns_of(limit)], GAP)
+    return beside(map(ruled, columns_of(limit)), GAP)

@@ -40,15 +40,30 @@ def calibration_parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":  # before the imports that take seconds
     arguments = calibration_parser().parse_args()
 
+import math
 from collections.abc import Sequence
+from itertools import cycle
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from dynrefer.charts import Curve, Level, line_chart
 from dynrefer.config import require
 from dynrefer.distributed import is_main
 from dynrefer.files import write_text
-from dynrefer.picture_blocks import below, beside
+from dynrefer.picture_blocks import (
+    CAPTION,
+    DPI,
+    FAINT,
+    INK,
+    LINE,
+    PAPER,
+    SMALL,
+    TEXT,
+    pixels_of,
+)
+from dynrefer.picture_views import COLORS
+from dynrefer.pictures import save_picture
 from dynrefer.runners.calibration import Point, grid, measure_all, name_of
 from dynrefer.runners.entry import (
     evaluation_config,
@@ -56,7 +71,6 @@ from dynrefer.runners.entry import (
 )
 from dynrefer.runners.evaluation import evaluated_dataset, ground_truth, tasks_of
 from dynrefer.tasks.task import Task
-from dynrefer.visualize import COLORS, save_picture
 
 LISTED = 5  # of each task's best points, on the console
 CHARTS_PER_LINE = 2
@@ -81,19 +95,43 @@ def table(points: Sequence[Point], tasks: Sequence[Task]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def chart(points: Sequence[Point], task: Task) -> Image.Image:
+def charts(points: Sequence[Point], tasks: Sequence[Task]) -> Image.Image:
+    """A chart of every task."""
+    columns, rows = min(CHARTS_PER_LINE, len(tasks)), math.ceil(len(tasks) / CHARTS_PER_LINE)
+    figure = Figure((11 * columns, 9 * rows), DPI, facecolor=PAPER, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.5, h_pad=0.5)
+    for number, task in enumerate(tasks, start=1):
+        plot(figure.add_subplot(rows, columns, number), points, task)
+    return pixels_of(figure)
+
+
+def plot(axes: Axes, points: Sequence[Point], task: Task) -> None:
     """Score against ratio: for each view the best score with a ratio; dots are all points."""
-    prior, choices = points[0], points[1:]
-    curves = []
-    for view in range(len(choices[0].selector.ratios)):
+    prior, choices = points[0].scores[task.name], points[1:]
+    for view, color in zip(range(len(choices[0].selector.ratios)), cycle(COLORS), strict=False):
         dots = [(point.selector.ratios[view], point.scores[task.name]) for point in choices]
         upper: dict[float, float] = {}
         for ratio, value in dots:
             upper[ratio] = max(value, upper.get(ratio, value))
+        axes.scatter(*zip(*dots, strict=True), s=60, color=color, alpha=0.4, linewidths=0)
         label = f"view {view + 1}: best with this ratio"
-        curves.append(Curve(label, COLORS[view % len(COLORS)], list(upper.items()), dots))
-    level = Level("image prior", prior.scores[task.name])
-    return line_chart(f"{task.name}: {task.headline}", "ratio", curves, level)
+        axes.plot(
+            *zip(*sorted(upper.items()), strict=True),
+            color=color,
+            lw=4,
+            marker="o",
+            ms=11,
+            label=label,
+        )
+    level = f"image prior: {prior:.4g}"
+    axes.axhline(prior, color=FAINT, lw=3, linestyle="--", zorder=1, label=level)
+    axes.set_title(f"{task.name}: {task.headline}", fontsize=CAPTION, loc="left", color=INK)
+    axes.set_xlabel("ratio", fontsize=TEXT, color=INK)
+    axes.tick_params(labelsize=SMALL, labelcolor=FAINT, length=0)
+    axes.ticklabel_format(useOffset=False)
+    axes.grid(color=LINE, linewidth=2)
+    axes.spines[:].set_visible(False)
+    axes.legend(fontsize=TEXT, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14))
 
 
 def selectors_yaml(points: Sequence[Point], tasks: Sequence[Task], made_from: str) -> str:
@@ -132,16 +170,13 @@ def main(arguments: argparse.Namespace) -> None:
     data = f"{dataset} {split}, {len(counts)} images, {sum(counts)} regions"
     weights = config.run.load_ckpt_path or config.model.pretrained
     write_text(out / "scores.md", f"{data}; weights: {weights}\n\n{table(points, tasks)}")
-    charts = [chart(points, task) for task in tasks]
-    starts = range(0, len(charts), CHARTS_PER_LINE)
-    rows = [beside(charts[start : start + CHARTS_PER_LINE], 40) for start in starts]
-    save_picture(out / "scores.png", below(rows, 40))
     write_text(out / "view_selectors.yaml", selectors_yaml(points, tasks, data))
     print(f"\n{data}; the best of {len(points)}, and the image prior")
     for task in tasks:
         shown = best(points, task.name)[:LISTED]
         shown += points[:1] if points[0] not in shown else []
         print(f"\n{table(shown, [task])}", end="")
+    save_picture(out / "scores.png", [charts(points, tasks)])
     print(f"\n{out}/view_selectors.yaml, scores.md, scores.png")
 
 

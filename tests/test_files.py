@@ -1,8 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from dynrefer import files
-from dynrefer.files import part_of, put_in_place, whole_file, write_atomically, write_text
+from dynrefer.files import (
+    check_writable,
+    part_of,
+    put_in_place,
+    whole_file,
+    write_atomically,
+    write_text,
+)
 
 
 def test_a_file_is_put_in_place_when_whole(tmp_path):
@@ -93,3 +102,25 @@ def test_a_full_disk_is_one_line_with_the_path(tmp_path, fill):
 
     with pytest.raises(OSError, match="a.json cannot be written: no space left on the disk$"):
         write_atomically(tmp_path / "a.json", write)
+
+
+def test_what_can_be_written_is_checked_without_a_trace(tmp_path, monkeypatch):
+    check_writable(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("old")
+    check_writable(tmp_path / "b.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+    with pytest.raises(OSError, match=f"{tmp_path} is a folder"):
+        check_writable(tmp_path)
+    with pytest.raises(OSError, match="/dev/null is no file"):
+        check_writable(Path("/dev/null"))
+    with pytest.raises(FileNotFoundError, match="c.json: there is no folder .*b.json"):
+        check_writable(tmp_path / "b.json" / "c.json")
+    with pytest.raises(OSError, match="cannot be written: File name too long"):
+        check_writable(tmp_path / ("n" * 240 + ".png"))
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(OSError, match="a.json cannot be written: Permission denied"):
+        check_writable(tmp_path / "a.json")

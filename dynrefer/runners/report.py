@@ -1,5 +1,7 @@
 """Reports of an evaluation: metrics (JSON, Markdown), a page of regions, best and worst first."""
 
+import base64
+import io
 import logging
 import platform
 from collections.abc import Mapping, Sequence
@@ -9,25 +11,29 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 
 import dynrefer
 from dynrefer.config import to_plain
 from dynrefer.files import write_text
 from dynrefer.processors.region_image import check_boxes, open_image
 from dynrefer.runners.logs import write_json
-from dynrefer.runners.report_page import Section, ShownRegion, page
 from dynrefer.tasks.published import SOURCE
 from dynrefer.tasks.task import GroundTruth, Prediction, Task
 from dynrefer.views.selectors import CANDIDATE_RATIOS
-from dynrefer.visualize import COLORS, draw_views
 
 logger = logging.getLogger(__name__)
 
 REGION_AND_IMAGE = (0.0, 1.0)  # views shown where a result file does not say which were looked at
 MOST_VIEWS = len(CANDIDATE_RATIOS) + 1
+PAGE = "report_page.html"
+MOST_LINES, MOST_LETTERS = 6, 300  # of what is said or true of a region
+JPEG = {"quality": 82, "subsampling": 0}  # thin coloured outlines need their full resolution
+SCALE = 2 / 3  # pictures are drawn for about two pixels a point
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,30 @@ class JudgedTask:
     metrics: Mapping[str, float]
     predictions: Mapping[int | str, Prediction]
     published: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShownRegion:
+    """One region of a page: ``picture`` of its views, or the ``note`` why there is none.
+
+    ``score`` is None where it has no label.
+    """
+
+    title: str
+    score: float | None
+    picture: Image.Image | None
+    note: str
+    said: Sequence[str]
+    true: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The regions shown of a task by group ("best", ...), after a line about it."""
+
+    title: str
+    line: str
+    groups: Mapping[str, Sequence[ShownRegion]]
 
 
 def data_facts(dataset: str, split: str, truth: GroundTruth) -> dict[str, Any]:
@@ -121,6 +151,33 @@ def write_page(
     write_text(path, page(title, facts, sections))
 
 
+def page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
+    """The HTML of a page; every text is escaped, and long ones are cut."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cut": _cut, "jpeg": _jpeg}
+    numbers = {"most_lines": MOST_LINES, "scale": SCALE}
+    template = environment.get_template(PAGE)
+    return template.render(title=title, facts=facts, sections=sections, **numbers) + "\n"
+
+
+def _cut(text: str) -> str:
+    """Not too long, and without lone surrogates (JSON may hold them), which UTF-8 cannot write."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
+
+
+def _jpeg(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, "JPEG", **JPEG)
+    return base64.b64encode(content.getvalue()).decode("ascii")
+
+
 def _section(judged: JudgedTask, truth: GroundTruth, count: int) -> Section:
     task, metrics = judged.task, judged.metrics
     scores = task.region_scores(judged.predictions, truth)
@@ -164,6 +221,8 @@ def sample(scores: Sequence[float], count: int) -> dict[str, list[int]]:
 def _shown(
     judged: JudgedTask, position: int, score: float | None, truth: GroundTruth
 ) -> ShownRegion:
+    from dynrefer.pictures import draw_views  # matplotlib, which no training waits for
+
     region = truth.index.region(position)
     image = truth.index.image(truth.index.image_of_region(position))
     ratios = _ratios(judged.predictions[region.id])
@@ -171,7 +230,7 @@ def _shown(
     try:
         pixels = open_image(image.path)
         box = check_boxes([region.box], *pixels.size, f"region {region.id!r}: box")[0]
-        picture = draw_views(pixels, box, ratios, COLORS[1])
+        picture = draw_views(pixels, box, ratios)
     except ValueError as error:  # an image that is missing or damaged, or a box outside it
         picture, note = None, str(error)
     words = judged.task.region_words(judged.predictions, region, truth)

@@ -82,6 +82,21 @@ def test_json_and_picture(files, tmp_path):
         assert picture.width > 1500
 
 
+def test_results_are_printed_before_the_picture_is_drawn(files, tmp_path, monkeypatch, capsys):
+    """Masks are drawn as such, and what fails while drawing loses no prediction."""
+
+    def fail(image, predictions, boxes, names, masks, top):
+        shapes = [None if mask is None else int(mask.sum()) for mask in masks]
+        raise OSError(f"shapes {shapes}, top {top}")
+
+    monkeypatch.setattr(demo, "draw_regions", fail)
+    more = ["--mask", files / "mask.png", "--box", 1, 2, 20, 30, "--top", 2]
+    with pytest.raises(SystemExit):
+        in_process(arguments_for(files, *more, "--out", tmp_path / "out.png"))
+    printed = capsys.readouterr()
+    assert printed.out.count("caption") == 2 and printed.err == "error: shapes [None, 750], top 2\n"
+
+
 def test_without_a_checkpoint(files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["--image", str(files / "image.png"), "--box", "1", "2", "20", "30"]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from dynrefer.runners.report_page import Section, ShownRegion, page
+from dynrefer.runners.report import Section, ShownRegion, page
 
 PICTURE = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8)[None, :, None], (60, 1, 3)))
 NASTY = "<script>alert('x')</script> & \"quoted\" <img src=http://a.b/c>"

@@ -3,6 +3,7 @@ import logging
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
@@ -12,9 +13,15 @@ from dynrefer.config import load_config
 from dynrefer.config_schema import SelectorConfig
 from dynrefer.registry import registry
 from dynrefer.runners.calibration import IMAGE_PRIOR, Point
-from scripts import calibrate_views
-from scripts.calibrate_views import best, calibration_parser, chart, main, selectors_yaml, table
-from tests.end_to_end.conftest import run_torchrun
+from scripts.calibrate_views import (
+    best,
+    calibration_parser,
+    charts,
+    main,
+    plot,
+    selectors_yaml,
+    table,
+)
 from tests.tiny_model import tiny_model, tiny_run
 
 TASKS = "run.tasks=[attribute_detection,region_recognition]"
@@ -44,25 +51,27 @@ def weights(tmp_path_factory, run_file):
     return folder
 
 
-@pytest.fixture
-def calibrate(run_file, weights, tmp_path, capsys):
-    """Runs the script in this process; returns its folder and what it printed."""
+@pytest.fixture(scope="module")
+def calibrate(run_file, weights, tmp_path_factory):
+    """Runs the script in this process, into one folder; returns that."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    out = tmp_path_factory.mktemp("views") / "out"
 
     def run(*arguments):
-        given = ["--cfg-path", run_file, "--out", tmp_path / "out", *arguments]
+        given = ["--cfg-path", run_file, "--out", out, *arguments]
         options = ["--options", TASKS, f"run.load_ckpt_path={weights}"]
         main(calibration_parser().parse_args([str(one) for one in (*given, *options)]))
-        return tmp_path / "out", capsys.readouterr().out
+        return out
 
     yield run
     root.handlers[:] = handlers
     root.setLevel(level)
 
 
-def test_the_files_of_a_calibration(calibrate, run_file, tmp_path):
-    out, printed = calibrate("--ratios", 0.2, 1, 0.5)
+def test_the_files_of_a_calibration(calibrate, run_file, tmp_path, capsys):
+    out = calibrate("--ratios", 0.2, 1, 0.5)
+    printed = capsys.readouterr().out
     records = [json.loads(line) for line in (out / "points.jsonl").read_text().splitlines()]
     assert [record["selector"]["ratios"] for record in records] == [
         None, [0.2, 0.5], [0.2, 1.0], [0.5, 1.0],
@@ -81,40 +90,20 @@ def test_the_files_of_a_calibration(calibrate, run_file, tmp_path):
         assert picture.width > picture.height > 400 and np.asarray(picture).std() > 10
 
 
-def test_a_second_call_measures_nothing_and_a_fresh_one_all(calibrate, monkeypatch):
-    out, first = calibrate("--ratios", 0.5, 1)
+def test_a_second_call_measures_nothing_and_a_fresh_one_all(calibrate, capsys):
+    """The fresh call is of fewer images; results are printed before the picture fails."""
+    out = calibrate("--ratios", 0.5, 1)
+    first = capsys.readouterr().out
     (out / "view_selectors.yaml").unlink()
     times = (out / "points.jsonl").stat().st_mtime_ns
-    _, second = calibrate("--ratios", 0.5, 1)
-    assert second == first and (out / "points.jsonl").stat().st_mtime_ns == times
+    calibrate("--ratios", 0.5, 1)
+    assert capsys.readouterr().out == first
+    assert (out / "points.jsonl").stat().st_mtime_ns == times
     assert (out / "view_selectors.yaml").is_file()
-    calibrate("--ratios", 0.5, 1, "--fresh")
+    calibrate("--ratios", 0.5, 1, "--fresh", "--max-images", 2)
     assert len((out / "points.jsonl").read_text().splitlines()) == 2
-    assert (out / "points.jsonl").stat().st_mtime_ns != times
-
-
-def test_fewer_images(calibrate):
-    out, printed = calibrate("--ratios", 0.5, 1, "--max-images", 2)
-    assert (
-        "shapes val, 2 images" in printed
-        and "shapes val, 2 images" in (out / "scores.md").read_text()
-    )
-
-
-def test_two_processes_measure_the_same(calibrate, run_file, weights, tmp_path):
-    out, _ = calibrate("--ratios", 0.5, 1)
-    other = tmp_path / "two"
-    result = run_torchrun(
-        calibrate_views.__file__, "--cfg-path", run_file, "--out", other, "--ratios", "0.5", "1",
-        "--options", TASKS, f"run.load_ckpt_path={weights}",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    texts = [folder / "points.jsonl" for folder in (out, other)]
-    one, two = ([json.loads(line) for line in path.read_text().splitlines()] for path in texts)
-    assert len(one) == 2
-    for first, second in zip(one, two, strict=True):
-        assert first["selector"] == second["selector"]
-        assert first["scores"] == pytest.approx(second["scores"], abs=0.01)
+    assert "shapes val, 2 images" in (out / "scores.md").read_text()
+    assert "shapes val, 2 images" in capsys.readouterr().out
 
 
 def test_the_best_point_is_the_first_of_equal_ones():
@@ -138,13 +127,21 @@ def test_the_table_marks_the_best_of_each_task(tasks):
     assert "region_captioning, CIDEr | region_recognition, accuracy" in text
 
 
-def test_the_chart_has_a_curve_a_view(tasks, monkeypatch):
-    shown = []
-    monkeypatch.setattr(calibrate_views, "line_chart", lambda *given: shown.append(given))
+def test_the_chart_has_a_curve_a_view(tasks):
     points = [point(5.0), point(3.0, 0.1, 0.2), point(4.0, 0.1, 1.0), point(2.0, 0.2, 1.0)]
-    chart(points, tasks[0])
-    ((title, _, (first, second), level),) = shown
-    assert title == "region_captioning: CIDEr" and level.value == 5.0
-    assert sorted(first.points) == [(0.1, 4.0), (0.2, 2.0)]
-    assert sorted(second.points) == [(0.2, 3.0), (1.0, 4.0)]
-    assert first.dots == [(0.1, 3.0), (0.1, 4.0), (0.2, 2.0)]
+    axes = Figure().subplots()
+    plot(axes, points, tasks[0])
+    assert axes.get_title(loc="left") == "region_captioning: CIDEr"
+    first, second, level = (line.get_xydata().tolist() for line in axes.lines)
+    assert first == [[0.1, 4.0], [0.2, 2.0]] and second == [[0.2, 3.0], [1.0, 4.0]]
+    assert [y for _, y in level] == [5.0, 5.0]
+    dots = axes.collections[0].get_offsets().tolist()
+    assert dots == [[0.1, 3.0], [0.1, 4.0], [0.2, 2.0]]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names[1:] == ["view 2: best with this ratio", "image prior: 5"]
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 2))])
+def test_charts_stand_side_by_side(tasks, count, shape):
+    picture = charts([point(1.0), point(2.0, 0.1, 0.2)], (tasks * 2)[:count])
+    assert picture.size == (shape[0] * 792, shape[1] * 648)
