@@ -27,7 +27,7 @@ for path in sys.argv[1:]:
         assert stop.code == 0
     forbid(path, "torch", "transformers", "peft")
 importlib.import_module("dynrefer.predictor")
-forbid("dynrefer.predictor", "timm", "torchvision", "transformers", "peft")
+forbid("dynrefer.predictor", "timm", "torchvision", "transformers", "peft", "matplotlib")
 importlib.import_module("dynrefer.runners.entry")
 forbid("dynrefer.runners.entry", "peft", "matplotlib")
 """
