@@ -22,7 +22,9 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.10",
     packages=find_packages(include=["dynrefer", "dynrefer.*"]),
-    package_data={"dynrefer": ["tags/synonyms.txt", "runners/report_page.html"]},
+    package_data={
+        "dynrefer": ["tags/synonyms.txt", "checkpoints/formats.yaml", "runners/report_page.html"]
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "dev": [

@@ -40,12 +40,12 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dynrefer.checkpoints import translation
 from dynrefer.checkpoints.files import open_checkpoint
 from dynrefer.checkpoints.folders import MAX_SHARD_BYTES
 from dynrefer.checkpoints.formats import FORMATS, Format
 from dynrefer.checkpoints.loading import plan_load
 from dynrefer.checkpoints.places import without_memory
-from dynrefer.checkpoints.translation import translate
 from dynrefer.config import ConfigError, load_config
 from dynrefer.files import whole_file
 from dynrefer.models.builders import build_model
@@ -145,25 +145,20 @@ def to_published(directory: Path, file: Path) -> dict[str, str]:
         raise FileExistsError(f"{file} exists; choose another name")
     config = folder_config(directory).model
     table = published_format(config)
-    state: dict[str, Tensor] = {}
-    left_out: dict[str, str] = {}
-    unknown = []
-    for name, tensor in mapped(directory).items():
-        if published := translate(name, table, to_published=True):
-            # Published adapters lie beside the layers, not around them.
-            state[published.replace(".base_layer.", ".")] = tensor
-        elif name.startswith("text_encoder.") and config.text_encoder.name in TEXT_TOWERS:
-            left_out[name] = "the published code reads the text tower from its own file"
-        else:
-            unknown.append(name)
-    if unknown:
-        raise ValueError(
-            f"{directory} holds {len(unknown)} tensors that {table.title} has no place for: "
-            f"{', '.join(unknown[:5])}"
-        )
+    state, left_out = mapped(directory), {}
+    if config.text_encoder.name in TEXT_TOWERS:
+        reason = "the published code reads the text tower from its own file"
+        left_out = {name: reason for name in state if name.startswith("text_encoder.")}
+    kept = {name: tensor for name, tensor in state.items() if name not in left_out}
+    try:
+        named = translation.to_published(kept, table)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from error
+    # Published adapters lie beside the layers, not around them.
+    named = {name.replace(".base_layer.", "."): tensor for name, tensor in named.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as part, part.open("wb") as stream:
-        torch.save({"model": state}, stream)
+        torch.save({"model": named}, stream)
     return left_out
 
 

@@ -1,11 +1,22 @@
-"""The formats of checkpoints: one table each, both directions; and which of them a file is of."""
+"""The formats of checkpoints, from ``formats.yaml``: names of each, both directions."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from dynrefer.checkpoints import rules as rules
-from dynrefer.checkpoints.rules import LANGUAGE_MODEL, Rule, renames
+import yaml
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Templates of published names <-> of own ones (their names in a whole ``DynRefer``)."""
+
+    published: tuple[str, ...]
+    own: tuple[str, ...]
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,186 +41,38 @@ class Format:
     dropped: Mapping[str, str]
 
 
-_TEXT_BRANCH = "the Q-Former's text branch is not used"
-_LAVIS_DROPPED = {
-    r"Qformer\.bert\.embeddings\.(word_embeddings|position_embeddings)\..*": _TEXT_BRANCH,
-    r"Qformer\.bert\.embeddings\.position_ids": _TEXT_BRANCH,
-    r"Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\..*": _TEXT_BRANCH,
-    r"Qformer\.cls\..*": _TEXT_BRANCH,
-}
-_STAGE_1 = {r"(vision_proj|text_proj|itm_head)\..*|temp": "the losses of BLIP-2's first stage"}
-_T5_DROPPED = {
-    r".*decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight": (
-        "cross-attention has no position bias; old T5 files hold one"
-    )
-}
-_DYNREFER_DROPPED = {
-    r"(clip_embeds|att_embeds|ov_embeds)": "text embeddings are made from the vocabularies",
-    r"text_encoder\..*": "the text tower is loaded from its own file",
-}
-_CLIP_HEAD = "CLIP's final norm and projection; ln_vision takes their place"
-_CLIP_SCALE = "the temperature of CLIP's own training"
-_CLIP_DROPPED = {
-    r"(visual\.|vision_model\.)?(ln_post|post_layernorm)\..*": _CLIP_HEAD,
-    r"(visual\.)?proj|visual_projection\.weight": _CLIP_HEAD,
-    r"text_projection(\.weight)?": "phrases are embedded by what comes before this projection",
-    r"(text|vision)_model\.embeddings\.position_ids": "0, 1, 2, ...; old files hold them",
-    r"logit_scale": _CLIP_SCALE,
-}
-_LANGUAGE_MODEL_DROPPED = {r".*rotary_emb\.inv_freq": "it is computed; old files hold it"}
+def _alternatives(template: str) -> tuple[str, ...]:
+    """The names of "{q,k,v}_proj", in order."""
+    parts = re.split(r"\{(.+?)\}", template)
+    choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
+    return tuple("".join(chosen) for chosen in itertools.product(*choices))
 
-_LAVIS_COVERS = (
-    "qformer.model.*",
-    "qformer.query_tokens",
-    "vision.norm.*",
-    "caption_decoder.projection.*",
-)
-# The query tokens do not train in the release: no trainable name is part of theirs.
-_DYNREFER_COVERS = (
-    "qformer.model.*",
-    "fusion.*",
-    "tag_decoder.*",
-    "region_text_decoder.*",
-    "caption_decoder.projection.*",
-    "caption_decoder.control_memory",
-)
-_TOWERS = ("vision.tower.*", "text_encoder.transformer.*")
 
-_OWN = r"(vision\.(tower|norm)|fusion|(tag|region_text|caption)_decoder|text_encoder)\."
-_ADDED_BY_DYNREFER = r"cvem_|cem_|tag_|attr_"
+def _rule(line: str) -> Rule:
+    published, own, layout = re.fullmatch(r"(\S+) -> (\S+?)(?: \((\w+)\))?", line).groups()
+    return Rule(_alternatives(published), _alternatives(own), layout or "")
+
+
+def _read(path: Path) -> dict[str, Format]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rules = {key: tuple(map(_rule, text.splitlines())) for key, text in content["rules"].items()}
+
+    def table(name: str, fields: dict[str, Any]) -> Format:
+        dropped = [content["dropped"][key] for key in fields.get("dropped", ())]
+        return Format(
+            name,
+            fields["title"],
+            tuple(fields["signs"]),
+            tuple(itertools.chain.from_iterable(rules[key] for key in fields["rules"])),
+            tuple(fields["covers"]) if "covers" in fields else None,
+            {pattern: reason for part in dropped for pattern, reason in part.items()},
+        )
+
+    return {name: table(name, fields) for name, fields in content["formats"].items()}
+
 
 # In the order in which a file is compared with them.
-_ALL = (
-    Format(
-        "dynrefer",
-        "DynRefer's own folder",
-        (_OWN + r"|qformer\.(model\.|query_tokens)",),
-        renames(("*", "*")),
-        None,
-        {},
-    ),
-    Format(
-        "vision",
-        "a vision encoder of our own",
-        (r"tower\.",),
-        renames(("tower.*", "vision.tower.*"), ("norm.*", "vision.norm.*")),
-        ("vision.*",),
-        {},
-    ),
-    Format(
-        "dynrefer_t5",
-        "the published DynRefer with FLAN-T5",
-        (_ADDED_BY_DYNREFER, r"t5_"),
-        (*rules.LAVIS, *rules.DYNREFER, *rules.LAVIS_T5),
-        _DYNREFER_COVERS,
-        _LAVIS_DROPPED | _T5_DROPPED | _DYNREFER_DROPPED,
-    ),
-    Format(
-        "dynrefer_vicuna",
-        "the published DynRefer with Vicuna",
-        (_ADDED_BY_DYNREFER, r"llm_"),
-        (*rules.LAVIS, *rules.DYNREFER, *rules.LAVIS_VICUNA),
-        _DYNREFER_COVERS,
-        _LAVIS_DROPPED | _DYNREFER_DROPPED | _LANGUAGE_MODEL_DROPPED,
-    ),
-    Format(
-        "lavis_blip2_t5",
-        "LAVIS's BLIP-2 with FLAN-T5",
-        (r"Qformer\.bert\.", r"t5_"),
-        (*rules.LAVIS, *rules.LAVIS_T5),
-        _LAVIS_COVERS,
-        _LAVIS_DROPPED | _T5_DROPPED,
-    ),
-    Format(
-        "lavis_blip2_vicuna",
-        "LAVIS's BLIP-2 with Vicuna",
-        (r"Qformer\.bert\.", r"llm_"),
-        (*rules.LAVIS, *rules.LAVIS_VICUNA),
-        _LAVIS_COVERS,
-        _LAVIS_DROPPED | _LANGUAGE_MODEL_DROPPED,
-    ),
-    Format(
-        "lavis_blip2",
-        "LAVIS's BLIP-2 before its language model",
-        (r"Qformer\.bert\.",),
-        rules.LAVIS,
-        ("qformer.model.*", "qformer.query_tokens", "vision.norm.*"),
-        _LAVIS_DROPPED | _STAGE_1,
-    ),
-    Format(
-        "transformers_blip2",
-        "transformers' BLIP-2",
-        (r"qformer\.", r"vision_model\."),
-        rules.TRANSFORMERS_BLIP2,
-        (*_LAVIS_COVERS, "vision.tower.*", f"{LANGUAGE_MODEL}.*"),
-        _T5_DROPPED,
-    ),
-    Format(
-        "open_clip",
-        "open_clip's EVA-CLIP",
-        (r"visual\.trunk\.",),
-        rules.OPEN_CLIP_EVA,
-        _TOWERS,
-        {r"visual\.trunk\.(norm|head)\..*": _CLIP_HEAD, r"logit_scale": _CLIP_SCALE},
-    ),
-    Format(
-        "eva_clip",
-        "EVA-CLIP",
-        (r"visual\.blocks\.|text\.transformer\.",),
-        rules.EVA_CLIP,
-        _TOWERS,
-        {r"visual\.(norm|head)\..*": _CLIP_HEAD, r"text\.logit_scale": _CLIP_SCALE},
-    ),
-    Format(
-        "open_clip_vit",
-        "open_clip's CLIP ViT",
-        (r"visual\.transformer\.resblocks\.",),
-        rules.OPEN_CLIP_VIT,
-        _TOWERS,
-        _CLIP_DROPPED,
-    ),
-    Format(
-        "clip_vit",
-        "a CLIP ViT in OpenAI's naming",
-        (r"class_embedding", r"transformer\.resblocks\."),
-        rules.CLIP_TOWER,
-        ("vision.tower.*",),
-        _CLIP_DROPPED,
-    ),
-    Format(
-        "transformers_clip",
-        "transformers' CLIP",
-        (r"vision_model\.pre_layrnorm\.",),
-        rules.TRANSFORMERS_CLIP,
-        _TOWERS,
-        _CLIP_DROPPED,
-    ),
-    Format(
-        "eva_vit_g",
-        "a vision tower in timm's naming",
-        (r"patch_embed\.proj\.", r"blocks\."),
-        renames(("*", "vision.tower.*")),
-        ("vision.tower.*",),
-        {r"(norm|fc_norm|head)\..*": _CLIP_HEAD},
-    ),
-    Format(
-        "lora",
-        "adapters of peft",
-        (r"base_model\.model\..*lora_",),
-        rules.PEFT,
-        (f"{LANGUAGE_MODEL}.**.lora_*",),
-        {},
-    ),
-    Format(
-        "language_model",
-        "a language model of transformers",
-        (r".*(embed_tokens|embed_in|shared|wte)\.weight",),
-        renames(("*", f"{LANGUAGE_MODEL}.*")),
-        (f"{LANGUAGE_MODEL}.*",),
-        _T5_DROPPED | _LANGUAGE_MODEL_DROPPED,
-    ),
-)
-FORMATS: Mapping[str, Format] = {table.name: table for table in _ALL}
+FORMATS: Mapping[str, Format] = _read(Path(__file__).with_name("formats.yaml"))
 
 
 def detect_format(names: Collection[str], source: str = "state dict") -> Format:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynrefer.checkpoints.formats import Format
-from dynrefer.checkpoints.rules import JOINED, QUERY_KEY_VALUE, TOKENS, Rule
+from dynrefer.checkpoints.formats import Format, Rule
 
 Tensors = Sequence[Tensor]
 
@@ -86,8 +85,7 @@ def from_published(
     state: Mapping[str, Tensor], table: Format
 ) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
     """Published state dict -> own names; also the names no rule knows, and those dropped."""
-    translation = match_names(state, table)
-    own: dict[str, Tensor] = {}
+    translation, own = match_names(state, table), {}
     for match in translation.matches:
         values = match.to_own([state[name] for name in match.published])
         own |= dict(zip(match.own, values, strict=True))
@@ -95,12 +93,15 @@ def from_published(
 
 
 def to_published(state: Mapping[str, Tensor], table: Format) -> dict[str, Tensor]:
-    """Own state dict -> published names; raises KeyError for a name that has none."""
+    """Own state dict -> published names; raises ValueError for names that have none."""
+    matches = {name: find(name, table, is_own=True) for name in state}
+    unknown = [name for name, m in matches.items() if m is None or not state.keys() >= {*m.own}]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} tensors have no place in {table.title}: {', '.join(unknown[:5])}"
+        )
     published: dict[str, Tensor] = {}
-    for name in state:
-        match = find(name, table, is_own=True)
-        if match is None or not state.keys() >= set(match.own):
-            raise KeyError(f"'{name}' has no name in {table.title}")
+    for match in matches.values():
         if match.published[0] not in published:
             values = match.to_published([state[own] for own in match.own])
             published |= dict(zip(match.published, values, strict=True))
@@ -143,12 +144,12 @@ def _joined_bias(values: Tensors) -> Tensors:
 # Layout of a rule -> how published tensors become ours, and ours published ones.
 _LAYOUTS: dict[str, tuple[Callable[[Tensors], Tensors], Callable[[Tensors], Tensors]]] = {
     "": (lambda values: values, lambda values: values),
-    JOINED: (
+    "joined": (
         lambda values: [torch.cat(list(values))],
         lambda values: [part.contiguous() for part in values[0].chunk(3)],
     ),
-    QUERY_KEY_VALUE: (_split_bias, _joined_bias),
-    TOKENS: (
+    "query_key_value": (_split_bias, _joined_bias),
+    "tokens": (
         lambda values: [values[0][(None,) * (3 - values[0].ndim)]],
         lambda values: [values[0].squeeze()],
     ),

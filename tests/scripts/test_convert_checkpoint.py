@@ -254,7 +254,7 @@ def test_the_text_tower_is_no_part_of_a_published_file(tmp_path, monkeypatch, ha
     model = build_model(config.model)
     model.save_pretrained(tmp_path / "own")
     if not has_file:
-        with pytest.raises(ValueError, match="no place for: text_encoder"):
+        with pytest.raises(ValueError, match="have no place in .*: text_encoder"):
             to_published(tmp_path / "own", tmp_path / "a.pth")
         monkeypatch.setattr(convert_checkpoint, "TEXT_TOWERS", ("clip_for_folders",))
     told = to_published(tmp_path / "own", tmp_path / "a.pth")
@@ -360,7 +360,7 @@ def test_weights_that_the_published_model_has_no_place_for(tmp_path):
     config.model.text_encoder.name = "word_transformer"
     config.model.text_encoder.options = options
     tiny_model(config).save_pretrained(tmp_path / "own")
-    with pytest.raises(ValueError, match=r"tensors that the published .* no place for: text_enc"):
+    with pytest.raises(ValueError, match=r"own: \d+ tensors have no place .*: text_enc"):
         to_published(tmp_path / "own", tmp_path / "a.pth")
     assert not (tmp_path / "a.pth").exists()
 
