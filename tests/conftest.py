@@ -1,9 +1,12 @@
 """What tests of several folders share."""
 
 import copy
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from dynrefer.datasets.shapes import make_shapes
@@ -11,11 +14,31 @@ from tests.tiny_model import tiny_config, tiny_model
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shapes world of 12 training, 5 validation and 4 test images; only to be read."""
-    folder = tmp_path_factory.mktemp("shapes") / "world"
-    make_shapes(folder, 12, val_images=5, test_images=4, seed=0, progress=False)
-    return folder
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable], Path]:
+    """``once(name, make)``: a folder that ``make`` filled for all workers of pytest-xdist.
+
+    Its contents are only to be read.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = root / f"once-{name}", root / f"once-{name}.done"
+        with FileLock(root / f"once-{name}.lock"):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def world(once) -> Path:
+    """A shapes world of 12 training, 5 validation and 4 test images."""
+    sizes = {"val_images": 5, "test_images": 4}
+    return once("world", lambda folder: make_shapes(folder, 12, **sizes, seed=0, progress=False))
 
 
 @pytest.fixture(scope="session")

@@ -1,61 +1,43 @@
-"""Running train.py and evaluate.py: in processes of their own, under torchrun, or in this one."""
+"""Running train.py and evaluate.py: in a process of its own, or in this one."""
 
 import argparse
 import json
 import logging
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dynrefer.command_line import entry_point
+from tests.processes import ROOT, run_command
 from tests.tiny_model import tiny_run
 
-ROOT = Path(__file__).resolve().parents[2]
 DATASET = "datasets.shapes.build_info"
 QUICK_TASKS = "run.tasks=[attribute_detection,region_recognition]"
 QUICK = (f"{DATASET}.max_imgs=2", QUICK_TASKS)
-LIMIT = 120  # seconds; far more than any command here takes
 
 
 @pytest.fixture(scope="session")
-def run_file(tmp_path_factory, world):
+def run_file(once, world):
     """Configuration file of a short run of the tiny model; its output folder is the test's."""
-    return tiny_run(tmp_path_factory.mktemp("end_to_end"), world)
+    return once("run", lambda folder: tiny_run(folder, world)) / "run.yaml"
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, run_file):
-    """Output folder of a training run by train.py."""
-    out = tmp_path_factory.mktemp("trained") / "output"
-    options = [f"run.output_dir={out}", "run.test_splits=[test]", QUICK_TASKS]
-    result = run_script("train.py", "--cfg-path", run_file, "--options", *options)
-    assert result.returncode == 0, result.stderr
-    return out, result
+def trained(once, run_file):
+    """Output folder of a training run by train.py, and what it printed."""
 
+    def train(folder):
+        options = [f"run.output_dir={folder}/output", "run.test_splits=[test]", QUICK_TASKS]
+        result = run_command(
+            sys.executable, ROOT / "train.py", "--cfg-path", run_file, "--options", *options
+        )
+        assert result.returncode == 0, result.stderr
+        (folder / "printed.json").write_text(json.dumps([result.stdout, result.stderr]))
 
-def run_command(*command, **environment):
-    """A finished command: ``returncode``, ``stdout``, ``stderr``."""
-    return subprocess.run(
-        [str(part) for part in command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-
-
-def run_script(name, *arguments, **environment):
-    """Runs a script of the project in a process of its own."""
-    return run_command(sys.executable, ROOT / name, *arguments, **environment)
-
-
-def run_torchrun(*arguments, processes=2):
-    """Runs a script of the project (or -m module) in several processes on the CPU."""
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-    return run_command(*torchrun, f"--nproc_per_node={processes}", *arguments)
+    folder = once("trained", train)
+    stdout, stderr = json.loads((folder / "printed.json").read_text())
+    return folder / "output", subprocess.CompletedProcess(["train.py"], 0, stdout, stderr)
 
 
 def arguments_of(config, *options, **others):

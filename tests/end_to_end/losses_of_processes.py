@@ -1,6 +1,6 @@
-"""Run by torchrun: losses and gradients of a batch that the processes share.
+"""Run in each process: losses and gradients of a batch that they share.
 
-python -m torch.distributed.run --nproc_per_node=2 -m tests.end_to_end.losses_of_processes FOLDER
+python -m tests.end_to_end.losses_of_processes FOLDER
 """
 
 import dataclasses

@@ -1,7 +1,6 @@
-"""Run by torchrun: the training samples that each process gets, from a step on.
+"""Run in each process: the training samples that it gets, from a step on.
 
-python -m torch.distributed.run --nproc_per_node=2 -m tests.end_to_end.samples_of_processes \
-    RUN_FILE OUT FIRST_STEP [OPTION ...]
+python -m tests.end_to_end.samples_of_processes RUN_FILE OUT FIRST_STEP [OPTION ...]
 """
 
 import hashlib

@@ -19,8 +19,8 @@ from pycocotools.cocoeval import COCOeval
 from dynrefer.config import load_config
 from dynrefer.runners.entry import evaluate_main
 from dynrefer.tasks.task import read_predictions
-from tests.end_to_end.conftest import ROOT, run_command, run_script
 from tests.metrics import loops
+from tests.processes import ROOT, run_command, run_script
 from tests.shared import shared_path
 from tests.tiny_model import tiny_config, tiny_model
 
@@ -72,12 +72,8 @@ def config_file(folder, name, task, model=None, **build_info):
     return path
 
 
-def evaluated(folder, config, processes):
-    """Runs scripts/eval/evaluate.sh; returns what it printed and the benchmark's metrics."""
-    result = run_command(
-        "bash", ROOT / "scripts/eval/evaluate.sh", config, folder / "model",
-        PROCESSES=str(processes), PYTHON=sys.executable,
-    )  # fmt: skip
+def evaluated(folder, config, result):
+    """What an evaluation printed, and the benchmark's metrics."""
     assert result.returncode == 0, result.stderr
     (path,) = (folder / f"output_{config.stem}").glob("metrics-*.json")
     return result.stdout, load(path)
@@ -88,16 +84,21 @@ def coco(sample):
     """Recognition of all objects: configuration, output, metrics, predictions."""
     instances = {"val": str(shared_path(INSTANCES))}
     config = config_file(sample, "coco", "region_recognition", instances=instances)
-    printed, metrics = evaluated(sample, config, processes=1)
+    script = ROOT / "scripts/eval/evaluate.sh"
+    environment = {"PROCESSES": "1", "PYTHON": sys.executable}
+    result = run_command("bash", script, config, sample / "model", **environment)
+    printed, metrics = evaluated(sample, config, result)
     predictions = read_predictions(sample / "output_coco/results/coco-val-eval.jsonl")
     return config, printed, metrics, predictions
 
 
 @pytest.fixture(scope="module")
 def ovad(sample):
-    """Attributes of OVAD's boxes, in two processes."""
+    """Attributes of OVAD's boxes: the same."""
     config = config_file(sample, "ovad", "attribute_detection")
-    printed, metrics = evaluated(sample, config, processes=2)
+    arguments = ("--cfg-path", config, "--checkpoint", sample / "model")
+    result = run_script("evaluate.py", *arguments, cwd=ROOT)
+    printed, metrics = evaluated(sample, config, result)
     predictions = read_predictions(sample / "output_ovad/results/ovad-val-eval.jsonl")
     return config, printed, metrics, predictions
 

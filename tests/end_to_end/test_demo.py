@@ -1,8 +1,5 @@
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +9,8 @@ import demo
 from dynrefer.command_line import entry_point
 from dynrefer.predictor import RegionPredictor
 from dynrefer.runners.checkpointing import Position, save_checkpoint
+from tests.processes import ROOT, run_command
 from tests.tiny_model import tiny_config, tiny_model
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +35,6 @@ def arguments_for(files, *more):
     return ["--image", str(files / "image.png"), "--checkpoint", checkpoint, *map(str, more)]
 
 
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "demo.py"), *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def in_process(arguments):
     entry_point(demo.main, demo.demo_parser().parse_args(arguments))
 
@@ -57,7 +42,8 @@ def in_process(arguments):
 def test_json_and_picture(files, tmp_path):
     out = tmp_path / "out.png"
     more = ["--box", 1, 2, 20, 30, "--mask", files / "mask.png", "--control", "red,star"]
-    result = run(*arguments_for(files, *more, "--top", 2, "--json", "--out", out), cwd=tmp_path)
+    arguments = arguments_for(files, *more, "--top", 2, "--json", "--out", out)
+    result = run_command(sys.executable, ROOT / "demo.py", *arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     regions = json.loads(result.stdout)
     assert [region["id"] for region in regions] == [0, 1]

@@ -8,16 +8,9 @@ import pytest
 import torch
 
 from dynrefer.runners.entry import evaluate_main, train_main
-from tests.end_to_end.conftest import (
-    DATASET,
-    ROOT,
-    log_records,
-    message_of,
-    run_command,
-    run_script,
-    run_torchrun,
-)
+from tests.end_to_end.conftest import DATASET, log_records, message_of
 from tests.end_to_end.losses_of_processes import REGIONS, losses_and_gradients
+from tests.processes import ROOT, run_command, run_script, run_together
 from tests.tiny_model import tiny_batch, tiny_config, tiny_model
 
 NO_DROPOUT = (
@@ -33,8 +26,8 @@ def of_two(tmp_path_factory):
     """Losses and gradients of two processes, by reduction, and the folder of their files."""
     folder = tmp_path_factory.mktemp("two")
     tiny_config(folder)
-    result = run_torchrun("-m", "tests.end_to_end.losses_of_processes", folder)
-    assert result.returncode == 0, result.stderr
+    for result in run_together("-m", "tests.end_to_end.losses_of_processes", folder):
+        assert result.returncode == 0, result.stderr
     return torch.load(folder / "results.pt", weights_only=True), folder
 
 
@@ -83,12 +76,13 @@ def test_reduction_by_process_is_the_published_one(of_two):
 
 @pytest.fixture(scope="module")
 def trained_by_two(tmp_path_factory, run_file):
-    """Output folder of a run by two processes: 5 validation images, one at a time."""
+    """Output folder of torchrun's two processes: 5 validation images, one at a time."""
     out = tmp_path_factory.mktemp("trained_by_two") / "output"
     options = [*NO_DROPOUT, "run.batch_size_train=2", "run.batch_size_eval=1"]
-    result = run_torchrun(
-        ROOT / "train.py", "--cfg-path", run_file, "--options", f"run.output_dir={out}", *options
-    )
+    result = run_command(
+        "bash", ROOT / "scripts/train/train.sh", run_file, f"run.output_dir={out}", *options,
+        PROCESSES="2", PYTHON=sys.executable,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return out, result
 
@@ -143,9 +137,9 @@ def test_an_error_in_one_process_ends_the_run(trained_by_two, world, tmp_path):
     (tmp_path / "val.json").write_text(json.dumps(content))
     options = [f"{DATASET}.annotations.val=[{tmp_path}/val.json]", f"run.output_dir={tmp_path}"]
     checkpoint = ("--checkpoint", out / "checkpoints" / "last")
-    result = run_torchrun(ROOT / "evaluate.py", *checkpoint, "--options", *options)
-    assert result.returncode != 0
-    assert result.stderr.count("error: ") >= 1 and "none.jpg does not exist" in result.stderr
+    first, second = run_together("evaluate.py", *checkpoint, "--options", *options)
+    assert first.returncode != 0 and second.returncode == 2
+    assert "none.jpg does not exist" in message_of(second.stderr)
     assert not (tmp_path / "metrics-shapes-val-eval.json").exists()
 
 
@@ -166,13 +160,3 @@ def test_a_taken_port_by_the_environment(run_file, taken_port, tmp_path):
     told = message_of(result.stderr)
     assert told.startswith(f"cannot join the process group at 127.0.0.1:{taken_port}: ")
     assert "choose another with `torchrun --master_port PORT`" in told
-
-
-def test_a_taken_port_of_torchrun(run_file, taken_port):
-    """torchrun itself meets it, before any of our code."""
-    result = run_command(
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-        f"--master_port={taken_port}", ROOT / "train.py", "--cfg-path", run_file,
-    )  # fmt: skip
-    assert result.returncode != 0
-    assert str(taken_port) in result.stderr and "address already in use" in result.stderr

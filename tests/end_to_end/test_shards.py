@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.end_to_end.conftest import DATASET, run_script, run_torchrun
+from tests.end_to_end.conftest import DATASET
 from tests.end_to_end.samples_of_processes import batches_of
+from tests.processes import run_script, run_together
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def from_shards(shards):
 
 def of_two(run_file, out, first_step, options):
     module = "tests.end_to_end.samples_of_processes"
-    result = run_torchrun("-m", module, run_file, out, first_step, *options)
-    assert result.returncode == 0, result.stderr
+    for result in run_together("-m", module, run_file, out, first_step, *options):
+        assert result.returncode == 0, result.stderr
     return json.loads(out.read_text())
 
 

@@ -5,12 +5,8 @@ import pytest
 
 from dynrefer.runners.entry import evaluate_main, train_main
 from dynrefer.tasks.task import read_predictions
-from tests.end_to_end.conftest import (
-    QUICK,
-    QUICK_TASKS,
-    log_records,
-    run_script,
-)
+from tests.end_to_end.conftest import QUICK, QUICK_TASKS, log_records
+from tests.processes import run_script
 
 ALL_TASKS = "run.tasks=[region_captioning,dense_captioning,attribute_detection,region_recognition]"
 
@@ -36,7 +32,6 @@ def test_training(trained):
     assert "Traceback" not in result.stderr and "Warning" not in result.stderr
 
 
-@pytest.mark.slow
 def test_evaluating_a_checkpoint_with_every_task(trained, tmp_path):
     """All four benchmarks from the command line, the checkpoint's configuration as the default."""
     out, _ = trained

@@ -8,13 +8,8 @@ import pytest
 from PIL import Image
 
 from dynrefer.runners.entry import evaluate_main, train_main
-from tests.end_to_end.conftest import (
-    DATASET,
-    QUICK,
-    QUICK_TASKS,
-    message_of,
-    run_script,
-)
+from tests.end_to_end.conftest import DATASET, QUICK, QUICK_TASKS, message_of
+from tests.processes import run_script
 
 
 @pytest.mark.parametrize(
@@ -159,44 +154,24 @@ def test_broken_annotations(run_file, refused, changed, tmp_path, text, message)
     assert message in refused(train_main, run_file, *options)
 
 
-def bad_image(kind, folder):
-    """A change of annotations that makes every image a bad one."""
-    path = folder / f"{kind}.jpg"
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image(run_file, changed, tmp_path, workers):
+    """Also from a worker process the message is the error's own, with file, image and regions."""
+    path = tmp_path / "truncated.jpg"
     pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    if kind != "missing":
-        Image.fromarray(pixels).save(path)
-    if kind == "truncated":
-        path.write_bytes(path.read_bytes()[:5000])
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
 
     def change(content):
         for image in content["images"]:
             image["file_name"] = str(path)
 
-    return change
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("missing", "missing.jpg does not exist"),
-        ("truncated", "truncated.jpg cannot be decoded"),
-        ("other", "other.jpg has 300 x 300 pixels, its record says"),
-    ],
-)
-@pytest.mark.parametrize("workers", [0, 1])
-def test_bad_images(run_file, refused, changed, tmp_path, kind, message, workers):
-    """Also from a worker process the message is the error's own, with file, image and regions."""
-    options = changed(bad_image(kind, tmp_path))
-    told = refused(train_main, run_file, *options, f"run.num_workers={workers}")
-    assert told.startswith(f"{tmp_path}/changed.json: image id ") and "region ids" in told
-    assert message in told and len(told.splitlines()) == 1
-
-
-def test_a_bad_image_from_the_command_line(run_file, changed, tmp_path):
-    options = [*changed(bad_image("truncated", tmp_path)), "run.num_workers=1"]
+    options = [*changed(change), f"run.num_workers={workers}"]
     result = run_script("train.py", "--cfg-path", run_file, "--options", *options)
     assert result.returncode == 2
-    assert "truncated.jpg cannot be decoded" in message_of(result.stderr)
+    told = message_of(result.stderr)
+    assert told.startswith(f"{tmp_path}/changed.json: image id ") and "region ids" in told
+    assert "truncated.jpg cannot be decoded" in told and len(told.splitlines()) == 1
 
 
 def test_the_traceback_on_request(run_file, here, tmp_path, monkeypatch):

@@ -1,11 +1,10 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.convert import add_tags
+from tests.processes import run_script
 
 REGIONS = [
     {"id": 1, "image_id": 1, "bbox": [0, 0, 5, 5], "caption": "a red dog on the grass"},
@@ -42,12 +41,9 @@ def test_tags_and_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_it_runs_as_a_script_with_workers_and_own_synonyms(folder: Path) -> None:
     (folder / "own.txt").write_text("something -> dog, red\nelse -> grass\n")
-    script = Path(add_tags.__file__)
-    command = [sys.executable, str(script), "--annotations", "in.json", "--tags", "tags.txt"]
-    command += ["--out", "in.json", "--processes", "2", "--synonyms", "own.txt"]
-    root = str(script.parents[2])
-    environment = {"PYTHONPATH": root, "PATH": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    files = ["--annotations", "in.json", "--tags", "tags.txt", "--out", "in.json"]
+    more = ["--processes", 2, "--synonyms", "own.txt"]
+    done = run_script("scripts/convert/add_tags.py", *files, *more, cwd=folder)
     assert done.returncode == 0, done.stderr
     regions = json.loads((folder / "in.json").read_text())["annotations"]
     assert regions[1]["extra_info"]["parser_result"]["tag_set1"] == [2]

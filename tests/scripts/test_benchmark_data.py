@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from scripts import benchmark_data
+from tests import processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -12,6 +13,9 @@ def test_all_figures_are_printed(monkeypatch, capsys, tmp_path):
     options = "--regions 300 --files 6 --workers 1 --batches 2".split()  # noqa: SIM905
     monkeypatch.setattr(sys, "argv", ["benchmark_data.py", *options, "--folder", str(tmp_path)])
     monkeypatch.setattr(benchmark_data, "BATCH_SIZE", 8)
+    monkeypatch.setattr(
+        benchmark_data.multiprocessing, "get_context", lambda kind: processes.context
+    )
     benchmark_data.main(benchmark_data.parse())
     printed = capsys.readouterr().out
     assert "300 regions of 6 images" in printed and "6 images in 1 shards" in printed

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from dynrefer.datasets.annotations import AnnotationIndex
 from tests.datasets.convert import sources
+from tests.processes import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +19,7 @@ def run(tmp_path, monkeypatch, capsys):
     """Runs a script in the test's folder; gives exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
 
-    def run_script(script: str, *arguments: str) -> tuple[int, str, str]:
+    def run_here(script: str, *arguments: str) -> tuple[int, str, str]:
         path = str(ROOT / f"scripts/convert/{script}.py")
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         code = 0
@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch, capsys):
             code = error.code
         return code, *capsys.readouterr()
 
-    return run_script
+    return run_here
 
 
 def source_of(kind: type, folder: Path) -> sources.Source:
@@ -148,13 +148,7 @@ def test_a_script_alone_with_worker_processes(tmp_path):
     (tmp_path / "tags.txt").write_text("dog\n")
     _, *command = COMMANDS[sources.Csv]
     arguments = ["--images", "images", "--tags", "tags.txt", "--processes", "2"]
-    result = subprocess.run(
-        [sys.executable, ROOT / "scripts/convert/table.py", *command, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-    )
+    result = run_script("scripts/convert/table.py", *command, *arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     regions = json.loads((tmp_path / "out.json").read_text())["annotations"]
     assert all(region["extra_info"]["parser_result"]["tag_set1"] == [0] for region in regions)

@@ -1,8 +1,6 @@
 """Published <-> own: no bit changes, nothing is lost or made up silently."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +28,7 @@ from tests.models.test_pretrained import VARIANTS
 from tests.models.test_pretrained import make_config as make_tower_config
 from tests.parity.official import CASES, load_case
 from tests.parity.test_formats import assert_agrees, build, untrained
+from tests.processes import run_script
 from tests.tiny_model import tiny_batch, tiny_config, tiny_model
 
 LLAMA = {
@@ -268,36 +267,19 @@ def test_the_text_tower_is_no_part_of_a_published_file(tmp_path, monkeypatch, ha
         assert_same_bits(again.state_dict(), model.state_dict())
 
 
-def run(*arguments, cwd):
-    """The script as people start it."""
-    root = Path(__file__).parents[2]
-    return subprocess.run(
-        [sys.executable, str(root / "scripts/convert_checkpoint.py"), *map(str, arguments)],
-        cwd=cwd,
-        env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_the_command_line(tmp_path):
+    def run(*arguments):
+        return run_script("scripts/convert_checkpoint.py", *arguments, cwd=tmp_path)
+
     config = make_config(tmp_path / "source", "dynrefer_t5")
     tiny_model(config).save_pretrained(tmp_path / "own")
-    result = run(
-        *("--from", "own", "--to", "published", "--input", "own", "--output", "a.pth"), cwd=tmp_path
-    )
+    result = run("--from", "own", "--to", "published", "--input", "own", "--output", "a.pth")
     assert result.returncode == 0 and "own -> a.pth" in result.stdout, result.stderr
-    result = run(
-        *("--from", "published", "--to", "own", "--cfg-path", "own/config.yaml"),
-        *("--input", "a.pth", "--output", "again"),
-        cwd=tmp_path,
-    )
+    back = ("--from", "published", "--to", "own", "--input", "a.pth")
+    result = run(*back, "--cfg-path", "own/config.yaml", "--output", "again")
     assert result.returncode == 0 and "a.pth -> again" in result.stdout, result.stderr
     assert contents(tmp_path / "again") == contents(tmp_path / "own")
-    result = run(
-        *("--from", "published", "--to", "own", "--input", "a.pth", "--output", "b"), cwd=tmp_path
-    )
+    result = run(*back, "--output", "b")
     assert result.returncode == 2
     assert result.stderr == "error: --to own needs the model's configuration; give --cfg-path\n"
 

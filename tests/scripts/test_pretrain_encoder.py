@@ -1,6 +1,5 @@
 import argparse
 import math
-import sys
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from dynrefer.config import load_config
 from dynrefer.datasets.shapes.language import COLOURS, FIGURES, RELATIONS, SIZES, TEXTURES
 from dynrefer.models.builders import build_model, load_vocabularies
 from scripts import pretrain_encoder
-from tests.end_to_end.conftest import ROOT, run_command, run_torchrun
+from tests.processes import run_together
 from tests.tiny_model import tiny_run
 
 
@@ -107,20 +106,15 @@ def test_the_text_encoder_learns_from_locked_regions(run_file, learned_text):
     assert changed == {"text_encoder"}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_it_writes_a_checkpoint_that_a_model_starts_from(
-    run_file, learned_text, tmp_path, processes
+def test_two_processes_write_a_checkpoint_that_a_model_starts_from(
+    run_file, learned_text, tmp_path
 ):
     out = tmp_path / "encoder"
     arguments = ["--cfg-path", run_file, "--out", out, "--epochs", 1, "--images", 2]
     arguments += ["--text-steps", 3, "--text-batch", 8]
     arguments += ["--options", *learned_text, "model.freeze=[tag_decoder]"]
-    script = ROOT / "scripts" / "pretrain_encoder.py"
-    if processes == 1:
-        result = run_command(sys.executable, script, *arguments)
-    else:
-        result = run_torchrun(script, *arguments, processes=processes)
-    assert result.returncode == 0, result.stderr
+    results = run_together("scripts/pretrain_encoder.py", *arguments)
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr
     written = load_file(out / "trainable.safetensors")
     config = load_config(run_file, learned_text)
     torch.manual_seed(config.run.seed)
