@@ -52,6 +52,7 @@ def known_flags(source: str) -> set[str]:
     shared = {
         "config_parser": "dynrefer/command_line.py",
         "datasets.convert.command": "dynrefer/datasets/convert/command.py",
+        "datasets.shapes.world": "dynrefer/datasets/shapes/world.py",
     }
     for name, file in shared.items():
         if name in source:
@@ -96,7 +97,10 @@ def test_commands_use_flags_that_exist(words: list[str]) -> None:
     modules = MODULE.findall(" ".join(words))
     scripts = [word for word in words if word.endswith((".py", ".sh"))]
     if modules and modules[0].startswith("dynrefer"):
-        script, source = f"-m {modules[0]}", Path(importlib.util.find_spec(modules[0]).origin)
+        spec = importlib.util.find_spec(modules[0])
+        if spec.submodule_search_locations:  # a package is run by its __main__
+            spec = importlib.util.find_spec(f"{modules[0]}.__main__")
+        script, source = f"-m {modules[0]}", Path(spec.origin)
         start = words.index(modules[0])
     elif scripts:
         script, source = scripts[0], ROOT / scripts[0]

@@ -74,21 +74,26 @@ def test_reduction_by_process_is_the_published_one(of_two):
     )
 
 
-@pytest.fixture(scope="module")
-def trained_by_two(tmp_path_factory, run_file):
-    """Output folder of torchrun's two processes: 5 validation images, one at a time."""
-    out = tmp_path_factory.mktemp("trained_by_two") / "output"
-    options = [*NO_DROPOUT, "run.batch_size_train=2", "run.batch_size_eval=1"]
-    result = run_command(
-        "bash", ROOT / "scripts/train/train.sh", run_file, f"run.output_dir={out}", *options,
-        PROCESSES="2", PYTHON=sys.executable,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return out, result
+@pytest.fixture(scope="session")
+def trained_by_two(once, run_file):
+    """Output folder of torchrun's two processes, 5 validation images one at a time; their log."""
+
+    def train(folder):
+        options = [*NO_DROPOUT, "run.batch_size_train=2", "run.batch_size_eval=1"]
+        script = ROOT / "scripts/train/train.sh"
+        result = run_command(
+            "bash", script, run_file, f"run.output_dir={folder}/output", *options,
+            PROCESSES="2", PYTHON=sys.executable,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        (folder / "errors.txt").write_text(result.stderr)
+
+    folder = once("trained_by_two", train)
+    return folder / "output", (folder / "errors.txt").read_text()
 
 
 def test_training_by_two_processes_is_training_by_one(trained_by_two, run_file, here, tmp_path):
-    out, result = trained_by_two
+    out, errors = trained_by_two
     here(train_main, run_file, f"run.output_dir={tmp_path}", *NO_DROPOUT, "run.batch_size_train=4")
     one, two = log_records(tmp_path), log_records(out)
     assert len(one) == len(two) >= 8
@@ -100,7 +105,7 @@ def test_training_by_two_processes_is_training_by_one(trained_by_two, run_file, 
         )
         for name in ("total", "caption", "tag", "region_text"):
             assert step[name] == pytest.approx(other[name], rel=1e-4, abs=1e-4)
-    assert result.stderr.count("2 process(es)") == 1  # the other process says nothing
+    assert errors.count("2 process(es)") == 1  # the other process says nothing
 
 
 def test_evaluation_by_two_processes_is_evaluation_by_one(trained_by_two, here, tmp_path):

@@ -108,7 +108,7 @@ def test_a_second_call_measures_nothing_and_a_fresh_one_all(calibrate, capsys):
 
 
 def test_two_processes_measure_the_same(calibrate, run_file, weights, tmp_path):
-    out = calibrate("--ratios", 0.5, 1)
+    out = calibrate("--ratios", 0.5, 1, "--fresh")
     other = tmp_path / "two"
     results = run_together(
         "scripts/calibrate_views.py", "--cfg-path", run_file, "--out", other, "--ratios", 0.5, 1,
