@@ -23,7 +23,12 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dynrefer", "dynrefer.*"]),
     package_data={
-        "dynrefer": ["tags/synonyms.txt", "checkpoints/formats.yaml", "runners/report_page.html"]
+        "dynrefer": [
+            "assets.yaml",
+            "checkpoints/formats.yaml",
+            "runners/report_page.html",
+            "tags/synonyms.txt",
+        ]
     },
     install_requires=REQUIREMENTS,
     extras_require={

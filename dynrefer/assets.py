@@ -1,26 +1,39 @@
-"""The published files that DynRefer can use: where they come from and where they are put.
+"""The published files that DynRefer can use (assets.yaml): finding, fetching, verifying them.
 
 ``scripts/download_assets.py`` fetches them; nothing else does. Targets are relative to the working
 directory, as the paths of configurations are.
 """
 
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
+
+import yaml
+
+from dynrefer.checksums import checksum_lines, read_checksums, sha256_of
+from dynrefer.files import part_of, put_in_place, write_text, writing
+from dynrefer.progress import Progress
 
 COMMAND = "python scripts/download_assets.py"
 
-# Licences as the sources state them.
-_SALESFORCE = "BSD-3-Clause (LAVIS)"
-_EVA = "MIT (baaivision/EVA)"
-_CLIP = "MIT (openai/CLIP)"
-_AUTHORS = "Apache-2.0 (callsys/DynRefer; the files themselves name none)"
+# Of a repository: small files that are wanted, and weights, of which the first kind that it has is.
+_TEXTS = (".json", ".txt", ".model")
+_WEIGHTS = (".safetensors", ".bin")
 
-_LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
-# The authors' OneDrive folder; it needs a browser.
-_RELEASE = (
-    "https://mailsucasaccn-my.sharepoint.com/:f:/g/personal/zhaoyuzhong20_mails_ucas_ac_cn/"
-    "EkLua8BRCwRKq_DE8r9SGYABZWrTS1Rr8VXJNMX5FMHa6Q"
-)
+# Bytes and sha256 of a file by its name, None where they are not published.
+Published = dict[str, tuple[int | None, str | None]]
+
+# What the network, the disk and libraries raise; ValueError is pooch's for a wrong checksum.
+_FAILURES = (OSError, ValueError)
+
+
+class DownloadError(OSError):
+    """A file that cannot be had; the message says what to do by hand."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +45,20 @@ class Asset:
     Attributes:
         name: what the command line calls it.
         target: file or folder that it becomes.
-        holds: what it is.
-        licence: as its source states it.
+        holds, licence: what it is, and its licence as the source states it.
         keys: configuration keys that take it.
-        url: of the file.
-        repository: "owner/name" on the Hugging Face hub, which publishes size and sha256 of each
-            of its files.
-        file: the only file wanted of ``repository``; without it the target is a folder.
-        only: what the names of the files wanted of ``repository`` begin with.
+        url, member: of the file; with ``member`` of a zip archive that holds it.
+        repository: "owner/name" on the Hugging Face hub; it publishes size and sha256 of files.
+        file, only: the one file wanted of it; without it what names of wanted files begin with.
         page: where people fetch it by hand.
-        member: the file wanted of a zip archive at ``url``.
-        size: bytes, where published.
-        sha256: where published.
+        size, sha256: bytes and checksum, where published.
     """
 
     name: str
     target: str
     holds: str
     licence: str
-    keys: tuple[str, ...]
+    keys: list[str]
     url: str | None = None
     repository: str | None = None
     file: str | None = None
@@ -74,138 +82,9 @@ class Asset:
         return f"{base}/resolve/main/{self.file}" if self.file else f"{base}/tree/main"
 
 
-_PRETRAINED = ("model.pretrained",)
-_VISION = ("model.vision.checkpoint",)
-_TEXT = ("model.text_encoder.options.checkpoint",)
-_LANGUAGE = ("model.caption_decoder.language_model", "model.caption_decoder.tokenizer")
-
-ASSETS: tuple[Asset, ...] = (
-    Asset(
-        "blip2_pretrained_flant5xl",
-        "weights/blip2_pretrained_flant5xl.pth",
-        "BLIP-2's Q-Former for FLAN-T5-XL, query tokens, projection, norm behind the tower",
-        _SALESFORCE,
-        _PRETRAINED,
-        url=_LAVIS + "blip2_pretrained_flant5xl.pth",
-    ),
-    Asset(
-        "blip2_pretrained",
-        "weights/blip2_pretrained.pth",
-        "BLIP-2's Q-Former before a language model was attached",
-        _SALESFORCE,
-        _PRETRAINED,
-        url=_LAVIS + "blip2_pretrained.pth",
-    ),
-    Asset(
-        "blip2_pretrained_flant5xl_vitL",
-        "weights/blip2_pretrained_flant5xl_vitL.pth",
-        "as blip2_pretrained_flant5xl, for CLIP ViT-L/14",
-        _SALESFORCE,
-        _PRETRAINED,
-        url=_LAVIS + "blip2_pretrained_flant5xl_vitL.pth",
-    ),
-    Asset(
-        "eva_vit_g",
-        "weights/eva_vit_g.pth",
-        "EVA-CLIP g/14, vision tower",
-        _EVA,
-        _VISION,
-        url=_LAVIS + "eva_vit_g.pth",
-    ),
-    Asset(
-        "clip_vit_L",
-        "weights/clip_vit_L.pth",
-        "CLIP ViT-L/14, vision tower",
-        _CLIP,
-        _VISION,
-        url=_LAVIS + "clip_vit_L.pth",
-    ),
-    Asset(
-        "clip-vit-large-patch14",
-        "weights/clip-vit-large-patch14",
-        "CLIP ViT-L/14, vision and text, in transformers' naming",
-        _CLIP,
-        (*_VISION, *_TEXT),
-        repository="openai/clip-vit-large-patch14",
-    ),
-    Asset(
-        "eva_clip_psz14",
-        "weights/eva_clip_psz14.pt",
-        "EVA-CLIP g/14, vision and text",
-        _EVA,
-        (*_VISION, *_TEXT),
-        repository="BAAI/EVA",
-        file="eva_clip_psz14.pt",
-    ),
-    Asset(
-        "EVA01-g-14",
-        "weights/eva_giant_patch14_clip_224.laion400m_s11b_b41k",
-        "EVA-CLIP g/14, vision and text, in open_clip's naming",
-        _EVA,
-        (*_VISION, *_TEXT),
-        repository="timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k",
-        only="open_clip",
-    ),
-    Asset(
-        "blip2-flan-t5-xl",
-        "weights/blip2-flan-t5-xl",
-        "BLIP-2 with FLAN-T5-XL, whole, in transformers' naming",
-        "MIT (Salesforce/blip2-flan-t5-xl)",
-        _PRETRAINED,
-        repository="Salesforce/blip2-flan-t5-xl",
-    ),
-    Asset(
-        "flan-t5-xl",
-        "weights/flan-t5-xl",
-        "FLAN-T5-XL and its tokenizer",
-        "Apache-2.0 (google/flan-t5-xl)",
-        _LANGUAGE,
-        repository="google/flan-t5-xl",
-    ),
-    Asset(
-        "vicuna-7b-v1.5",
-        "weights/vicuna-7b-v1.5",
-        "Vicuna-7B v1.5 and its tokenizer",
-        "Llama 2 Community License (lmsys/vicuna-7b-v1.5)",
-        _LANGUAGE,
-        repository="lmsys/vicuna-7b-v1.5",
-    ),
-    Asset(
-        "vg1.2_5e",
-        "weights/vg1.2_5e.pth",
-        "DynRefer trained on Visual Genome: what training changed",
-        _AUTHORS,
-        ("model.pretrained", "run.load_ckpt_path"),
-        page=_RELEASE,
-    ),
-    Asset(
-        "refcocog_ft",
-        "weights/refcocog_ft.pth",
-        "DynRefer fine-tuned on RefCOCOg: what training changed",
-        _AUTHORS,
-        ("model.pretrained", "run.load_ckpt_path"),
-        page=_RELEASE,
-    ),
-    Asset(
-        "ram_tag_list",
-        "data/ram_tag_list.txt",
-        "the 4,585 tags of RAM",
-        "Apache-2.0 (xinyu1205/recognize-anything)",
-        ("model.vocabulary.tags",),
-        url="https://raw.githubusercontent.com/xinyu1205/recognize-anything/"
-        "7cb804a8609e9f4b1a50b7f31436d2df40bb9481/ram/data/ram_tag_list.txt",
-        size=41904,
-        sha256="5d96d2f7225527480ad773aaac76b6e5c08a18adf6eae9ca7d2ab923d5e7bd8b",
-    ),
-    Asset(
-        "ovad2000",
-        "data/ovad2000.json",
-        "OVAD: 117 attributes, 80 classes, the boxes of the benchmark",
-        "CC BY-NC-SA 4.0 (ovad-benchmark.github.io)",
-        ("model.vocabulary.attributes", "model.vocabulary.classes"),
-        url="https://lmb.informatik.uni-freiburg.de/resources/datasets/ovad.zip",
-        member="ovad2000.json",
-    ),
+ASSETS: tuple[Asset, ...] = tuple(
+    Asset(name, **fields)
+    for name, fields in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text()).items()
 )
 
 
@@ -221,8 +100,7 @@ def find_asset(value: str) -> Asset | None:
 def local_path(value: str) -> str:
     """Where a value that is a URL or a Hugging Face name was put; other values as they are.
 
-    "google/flan-t5-xl" becomes "weights/flan-t5-xl" where that folder was fetched and there is no
-    "google/flan-t5-xl" in the working directory.
+    "google/flan-t5-xl" becomes "weights/flan-t5-xl" where that was fetched and the other is none.
     """
     asset = find_asset(value)
     if asset is None or value not in (asset.url, asset.repository) or Path(value).exists():
@@ -236,3 +114,190 @@ def fetch_hint(value: str) -> str:
     if asset is None:
         return f"; `{COMMAND}` lists the published files and fetches them"
     return f"; `{COMMAND} {asset.name}` fetches it to {asset.target}"
+
+
+def fetch(
+    asset: Asset, target: Path, folder: Path | None = None, mirror: str | None = None
+) -> dict[str, str]:
+    """Puts an asset at its target; what arrives lies in a folder ``<target>.part`` until then.
+
+    Args:
+        target: file or folder to make; it is there only when it is whole and checked.
+        folder: holds a copy of it; nothing else is tried then.
+        mirror: address of a copy of such a folder; nothing else is tried then.
+
+    Returns:
+        sha256 of each file, by its path relative to the target's folder.
+
+    Raises:
+        DownloadError: it cannot be had; the message says what to do by hand.
+    """
+    work = part_of(target)
+    try:
+        with writing(target):
+            work.mkdir(parents=True, exist_ok=True)
+            address = f"{mirror.rstrip('/')}/{quote(target.name)}" if mirror else asset.url
+            if folder is not None:
+                published = _from_folder(asset, folder / target.name, work)
+            elif mirror and asset.is_folder:
+                published = _from_mirror(address, work)
+            elif asset.repository and not mirror:
+                published = _from_hub(asset, work, target.name)
+            elif address:
+                published = _from_url(asset, address, work / target.name)
+            else:
+                raise DownloadError("it cannot be fetched by a program")
+            digests = {name: _check(work / name, *p, keep=False) for name, p in published.items()}
+            shutil.rmtree(work / ".cache", ignore_errors=True)  # huggingface_hub's
+            put_in_place(work if asset.is_folder else work / target.name, target)
+    except _FAILURES as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise DownloadError(f"{asset.name}: {reason}\n{_by_hand(asset, target)}") from error
+    finally:
+        if target.exists() or not any(file.is_file() for file in work.rglob("*")):
+            shutil.rmtree(work, ignore_errors=True)
+    if asset.is_folder:
+        digests = {f"{target.name}/{name}": digest for name, digest in digests.items()}
+    write_text(_record_of(target), checksum_lines(digests))
+    return digests
+
+
+def _by_hand(asset: Asset, target: Path) -> str:
+    """What a person does without a network, or where only a browser can fetch a file."""
+    what = f"the files of {asset.source} into a folder" if asset.is_folder else asset.source
+    if asset.member:
+        what = f"{asset.member} out of {what}"
+    return (
+        f"By hand: fetch {what}\n"
+        f"and put it at {target}; or name a folder that holds {target.name} with --from DIR, its\n"
+        "copy on a server with --mirror URL, or another Hugging Face server in HF_ENDPOINT."
+    )
+
+
+def verify(asset: Asset | None, target: Path) -> list[str]:
+    """What differs from the published or recorded sha256, a line each; records it where none is."""
+    record = _record_of(target)
+    if not record.is_file():
+        files = [file for file in (target, *sorted(target.rglob("*"))) if file.is_file()]
+        digests = {f.relative_to(target.parent).as_posix(): sha256_of(f) for f in files}
+        write_text(record, checksum_lines(digests))
+    published = asset.sha256 if asset and not asset.is_folder else None
+    problems = []
+    for name, digest in read_checksums(record).items():
+        try:
+            _check(target.parent / name, None, published or digest)
+        except OSError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _from_folder(asset: Asset, source: Path, work: Path) -> Published:
+    """Copies what a local folder holds, which may have a record of checksums."""
+    digests = read_checksums(_record_of(source))
+    if asset.is_folder:
+        shutil.copytree(source, work, dirs_exist_ok=True)
+        names = sorted(file.relative_to(source).as_posix() for file in source.rglob("*.*"))
+        return {name: (None, digests.get(f"{source.name}/{name}")) for name in names}
+    shutil.copyfile(source, work / source.name)
+    return {source.name: (asset.size, asset.sha256 or digests.get(source.name))}
+
+
+def _from_mirror(address: str, work: Path) -> Published:
+    """Fetches a copy of a folder; its record of checksums tells which files it has."""
+    record = _download(f"{address}.sha256", work / ".sha256")
+    digests = read_checksums(record)
+    record.unlink()
+    for path, digest in digests.items():
+        _download(f"{address.rpartition('/')[0]}/{quote(path)}", work / Path(path).name, digest)
+    return {Path(path).name: (None, digest) for path, digest in digests.items()}
+
+
+def _from_url(asset: Asset, address: str, place: Path) -> Published:
+    """Fetches a file, or an archive and the one file wanted of it."""
+    published = {place.name: (asset.size, asset.sha256)}
+    if asset.member is None or address != asset.url:
+        _download(address, place, asset.sha256)
+        return published
+    archive = _download(address, place.with_name("archive"))
+    try:
+        with zipfile.ZipFile(archive) as content, place.open("wb") as file:
+            inside = {Path(name).name: name for name in content.namelist()}
+            with content.open(inside[asset.member]) as member:
+                shutil.copyfileobj(member, file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        place.unlink(missing_ok=True)
+        raise DownloadError(f"{address} is no zip archive with {asset.member}") from error
+    finally:
+        archive.unlink()
+    return published
+
+
+def _download(url: str, place: Path, sha256: str | None = None) -> Path:
+    """Fetches a file; one with that checksum that lies there stays."""
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    bar = Progress(desc=place.name, total=1, unit="B", unit_scale=True)
+    store = pooch.create(
+        place.parent, "", registry={place.name: sha256}, urls={place.name: url}, retry_if_failed=2
+    )
+    store.fetch(place.name, downloader=pooch.HTTPDownloader(progressbar=bar))
+    with place.open("rb") as file:
+        is_page = file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    if is_page:
+        place.unlink()
+        raise DownloadError(f"{url} is a web page and not the file (a login page, a proxy's?)")
+    return place
+
+
+def _from_hub(asset: Asset, work: Path, name: str) -> Published:
+    """Fetches what is wanted of a repository; whole files that lie there from before stay."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    hub = HfApi(os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="dynrefer")
+    try:
+        info = hub.model_info(asset.repository, files_metadata=True, timeout=30)
+        files = {file.rfilename: file for file in info.siblings or ()}
+        names = _wanted(asset, files)
+        options = {"revision": info.sha, "local_dir": work, "tqdm_class": Progress}
+        for wanted in names:
+            hub.hf_hub_download(asset.repository, wanted, **options)
+    except (HTTPError, TypeError) as error:  # TypeError: an answer that is no repository
+        raise DownloadError(f"{hub.endpoint}: {error}") from error
+    # Large files have their sha256 there; the id of small ones is git's and another.
+    published = {n: (files[n].size, files[n].lfs and files[n].lfs.sha256) for n in names}
+    if asset.file:
+        (work / asset.file).replace(work / name)
+        return {name: published[asset.file]}
+    return published
+
+
+def _wanted(asset: Asset, files: Collection[str]) -> list[str]:
+    """The names of the files to fetch of a repository."""
+    names = [asset.file] if asset.file in files else []
+    if not asset.file:
+        known = [name for name in files if name.startswith(asset.only) and "/" not in name]
+        kinds = {Path(name).suffix for name in known}
+        weights = next((suffix for suffix in _WEIGHTS if suffix in kinds), None)
+        names = sorted(name for name in known if Path(name).suffix in (weights, *_TEXTS))
+    if not names:
+        raise DownloadError(f"{asset.repository} has no {asset.file or 'files of a model'}")
+    return names
+
+
+def _record_of(target: Path) -> Path:
+    return target.with_name(target.name + ".sha256")
+
+
+def _check(path: Path, size: int | None, sha256: str | None, keep: bool = True) -> str:
+    """The sha256 of a file; raises DownloadError where it is not the published one."""
+    found, digest = path.stat().st_size, sha256_of(path)
+    if size in (None, found) and sha256 in (None, digest):
+        return digest
+    if not keep:
+        path.unlink()
+    raise DownloadError(
+        f"{path} is not the published file: {found:,} bytes, sha256 {digest}; published are "
+        f"{'any' if size is None else format(size, ',')} bytes, sha256 {sha256 or 'any'}"
+    )

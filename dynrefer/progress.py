@@ -1,7 +1,6 @@
 """Progress bars: on a terminal one that moves, elsewhere a line a minute."""
 
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -9,39 +8,26 @@ from tqdm import tqdm
 SECONDS_OF_A_LINE = 60
 
 
-def progress(items: Iterable[Any] | None = None, /, disable: bool = False, **options: Any) -> tqdm:
-    """A bar over ``items``, or one to ``update``; the main process alone shows it, on stderr.
+class Progress(tqdm):
+    """tqdm on stderr of the main process; what takes less than a minute writes no lines to files.
 
-    Args:
-        items: what is iterated over; None for a bar that is updated by hand.
-        disable: True for no bar.
-        options: of tqdm, e.g. ``desc``, ``total``, ``unit``, ``delay``.
+    It has no thread (tqdm's), which a fork, of a DataLoader's workers, could catch with its lock.
     """
-    disable = disable or not _is_main()
-    if sys.stderr.isatty():
-        return _Bar(items, disable=disable, **options)
-    options |= {"mininterval": SECONDS_OF_A_LINE, "delay": SECONDS_OF_A_LINE, "position": 0}
-    return _Lines(items, disable=disable, **options)
-
-
-def _is_main() -> bool:
-    """Whether this is the main process; who has joined others has imported what knows it."""
-    distributed = sys.modules.get("dynrefer.distributed")
-    return distributed is None or distributed.is_main()
-
-
-class _Bar(tqdm):
-    """Without tqdm's thread, which a fork (a DataLoader's workers) could catch with its lock."""
 
     monitor_interval = 0
 
-
-class _Lines(_Bar):
-    """Lines for files and pipes; what takes less than a minute shows none."""
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.is_lines = not sys.stderr.isatty()
+        if self.is_lines:
+            options |= {"mininterval": SECONDS_OF_A_LINE, "delay": SECONDS_OF_A_LINE, "position": 0}
+        options["disable"] = options.get("disable") or not _is_main()
+        super().__init__(*arguments, **options)
 
     @staticmethod
     def status_printer(file: Any) -> Any:
-        """What prints a state: as a line of its own."""
+        """What prints a state: over the last one, or as a line of its own."""
+        if file.isatty():
+            return tqdm.status_printer(file)
 
         def print_line(state: str) -> None:
             file.write(f"{state}\n")
@@ -49,10 +35,27 @@ class _Lines(_Bar):
 
         return print_line
 
+    def refresh(self, *arguments: Any, **options: Any) -> bool | None:
+        """Shows the state; of lines once a minute, whatever asks for it."""
+        if self.is_lines:
+            now = self._time()
+            if now - self.last_print_t < SECONDS_OF_A_LINE:
+                return None
+            self.last_print_t = now
+        return super().refresh(*arguments, **options)
+
     def close(self) -> None:
-        """Prints the last state, where an earlier one was printed."""
-        if not self.disable:
+        """Leaves the last state, of lines where an earlier one was printed."""
+        if not self.is_lines:
+            super().close()
+        elif not self.disable:
             if self.last_print_t > self.start_t:
                 self.display()
             self.disable = True
             self._decr_instances(self)
+
+
+def _is_main() -> bool:
+    """Whether this is the main process; who has joined others has imported what knows it."""
+    distributed = sys.modules.get("dynrefer.distributed")
+    return distributed is None or distributed.is_main()

@@ -6,22 +6,19 @@
     python scripts/download_assets.py eva_vit_g flan-t5-xl               fetches these
     python scripts/download_assets.py --cfg-path CONFIG.yaml --from DIR  copies them from a folder
 
-An interrupted download goes on where it stopped. The sha256 of each file is written beside it;
-`sha256sum -c *.sha256` in that folder, or --verify here, compares it later.
+Files that arrived whole stay when a download of many is interrupted. The sha256 of each file is
+written beside it; `sha256sum -c *.sha256` in that folder, or --verify here, compares it later.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dynrefer.asset_sources import fetch, verify
-from dynrefer.assets import ASSETS, Asset, find_asset, local_path
+from dynrefer.assets import ASSETS, Asset, fetch, find_asset, local_path, verify
 from dynrefer.command_line import plain_parser
 from dynrefer.config import load_config
 
@@ -59,6 +56,8 @@ class Need:
     def is_there(self) -> bool:
         """Whether the configuration finds it."""
         if self.asset and self.value == self.asset.repository:
+            from huggingface_hub import try_to_load_from_cache
+
             cached = try_to_load_from_cache(self.value, "config.json")
             return isinstance(cached, str) or Path(local_path(self.value)).exists()
         return self.target.exists()
@@ -143,7 +142,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         sys.exit(main(parse()))
     except (ValueError, OSError) as error:

@@ -6,7 +6,6 @@ in it: they hold checksums of their own, and may be made anew.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import re
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dynrefer.checksums import checksum_lines, read_checksums, sha256_of
 from dynrefer.files import put_in_place, writing
 
 logger = logging.getLogger(__name__)
@@ -70,21 +70,21 @@ def verify_folder(directory: Path, without: tuple[str, ...] = ()) -> None:
     Raises:
         FileNotFoundError, ValueError: the message names the file.
     """
-    for name, checksum in _checksums(directory).items():
+    for name, checksum in read_checksums(directory / CHECKSUMS).items():
         if not name.endswith(without):
             _verify(directory / name, checksum)
 
 
 def verify_file(path: Path) -> None:
     """Checks one file, where its folder has checksums; see :func:`verify_folder`."""
-    if checksum := _checksums(path.parent).get(path.name):
+    if checksum := read_checksums(path.parent / CHECKSUMS).get(path.name):
         _verify(path, checksum)
 
 
 def _verify(path: Path, checksum: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {CHECKSUMS} beside it names it")
-    if _checksum(path) == checksum:
+    if sha256_of(path) == checksum:
         return
     if path.name != CONFIG:
         raise ValueError(
@@ -94,31 +94,11 @@ def _verify(path: Path, checksum: str) -> None:
     logger.warning("%s was changed after it was written", path)
 
 
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _checksums(directory: Path) -> dict[str, str]:
-    """Checksums by file name; none where the folder has no such list."""
-    path = directory / CHECKSUMS
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
-    if not all(found):
-        raise ValueError(f"{path} is broken: lines of a checksum and a file name are expected")
-    return {match[2]: match[1] for match in found}
-
-
 def _write_checksums(folder: Path) -> None:
     names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     kept = sorted(name for name in names if not name.startswith(TEXT_EMBEDDINGS))
-    lines = (f"{_checksum(folder / name)}  {name}\n" for name in kept)
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    text = checksum_lines({name: sha256_of(folder / name) for name in kept})
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
 
 
 def write_tensors(

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from dynrefer import assets
@@ -13,7 +15,6 @@ from dynrefer.assets import ASSETS, find_asset
 from dynrefer.config import load_config
 from scripts import download_assets
 from tests.file_server import FileServer, file_server
-from tests.test_asset_sources import serve_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -31,6 +32,7 @@ run: {{load_ckpt_path: [weights/vg1.2_5e.pth]}}
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
     """A server that stands for all others, the working directory being empty."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between attempts
     with file_server() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
         table = [
@@ -93,8 +95,8 @@ def test_listing_fetches_nothing(config_file, server, capsys):
 
 
 def test_fetching_what_is_missing(config_file, server, capsys):
-    serve_repository(server, {"eva_clip_psz14.pt": b"clip"}, "BAAI/EVA")
-    serve_repository(server, {"config.json": b"{}"}, "google/flan-t5-xl")
+    server.add_repository({"eva_clip_psz14.pt": b"clip"}, "BAAI/EVA")
+    server.add_repository({"config.json": b"{}"}, "google/flan-t5-xl")
     for name in ("blip2_pretrained_flant5xl", "ram_tag_list"):
         server.files[name] = name.encode()
     Path("ckpts").mkdir()
@@ -103,7 +105,7 @@ def test_fetching_what_is_missing(config_file, server, capsys):
     errors = capsys.readouterr().err
     assert "error: model.vocabulary.attributes: there is no mine.txt" in errors
     assert "By hand: fetch ovad2000.json out of http" in errors  # the server does not have it
-    assert "error: vg1.2_5e cannot be fetched by a program" in errors
+    assert "error: vg1.2_5e: it cannot be fetched by a program" in errors
     assert Path("weights/blip2_pretrained_flant5xl.pth").read_bytes() == (
         b"blip2_pretrained_flant5xl"
     )
@@ -144,7 +146,7 @@ def test_from_a_folder_and_from_a_mirror(server, tmp_path):
 def test_a_language_model_in_the_hugging_face_cache_is_there(config_file, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        download_assets, "try_to_load_from_cache", lambda *a: calls.append(a) or "/cache/config"
+        huggingface_hub, "try_to_load_from_cache", lambda *a: calls.append(a) or "/cache/config"
     )
     needs = {need.value: need for need in download_assets.needs_of(load_config(config_file))}
     assert needs["google/flan-t5-xl"].is_there

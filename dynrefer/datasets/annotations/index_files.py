@@ -23,7 +23,7 @@ from dynrefer.datasets.annotations.records import (
     known_annotations,
     region_row,
 )
-from dynrefer.progress import progress
+from dynrefer.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _region_rows(
 ) -> Iterator[list]:
     """Rows of the good regions in the order of the file; each adds its image's position."""
     positions = {identity: position for position, identity in enumerate(images)}
-    annotations = progress(
+    annotations = Progress(
         iterate_items(source, "annotations"),
         desc=f"indexing {source.name}",
         unit=" regions",

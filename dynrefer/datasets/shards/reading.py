@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dynrefer.checksums import sha256_of
 from dynrefer.datasets.annotations.index import AnnotationIndex
-from dynrefer.downloads import sha256_of
 from dynrefer.vocabulary import read_json
 
 LAYOUT = 1  # of the files of a folder

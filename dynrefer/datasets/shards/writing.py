@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dynrefer.checksums import sha256_of
 from dynrefer.datasets.annotations.index import AnnotationIndex
 from dynrefer.datasets.shards.reading import (
     ANNOTATIONS,
@@ -24,7 +25,6 @@ from dynrefer.datasets.shards.reading import (
     name_number,
     read_manifest,
 )
-from dynrefer.downloads import sha256_of
 from dynrefer.files import part_of, write_atomically, write_text
 from dynrefer.vocabulary import read_json
 
