@@ -158,7 +158,7 @@ def fetch(
             shutil.rmtree(work, ignore_errors=True)
     if asset.is_folder:
         digests = {f"{target.name}/{name}": digest for name, digest in digests.items()}
-    write_text(_record_of(target), checksum_lines(digests))
+    write_text(Path(f"{target}.sha256"), checksum_lines(digests))
     return digests
 
 
@@ -176,7 +176,7 @@ def _by_hand(asset: Asset, target: Path) -> str:
 
 def verify(asset: Asset | None, target: Path) -> list[str]:
     """What differs from the published or recorded sha256, a line each; records it where none is."""
-    record = _record_of(target)
+    record = Path(f"{target}.sha256")
     if not record.is_file():
         files = [file for file in (target, *sorted(target.rglob("*"))) if file.is_file()]
         digests = {f.relative_to(target.parent).as_posix(): sha256_of(f) for f in files}
@@ -193,7 +193,7 @@ def verify(asset: Asset | None, target: Path) -> list[str]:
 
 def _from_folder(asset: Asset, source: Path, work: Path) -> Published:
     """Copies what a local folder holds, which may have a record of checksums."""
-    digests = read_checksums(_record_of(source))
+    digests = read_checksums(Path(f"{source}.sha256"))
     if asset.is_folder:
         shutil.copytree(source, work, dirs_exist_ok=True)
         names = sorted(file.relative_to(source).as_posix() for file in source.rglob("*.*"))
@@ -263,7 +263,7 @@ def _from_hub(asset: Asset, work: Path, name: str) -> Published:
         options = {"revision": info.sha, "local_dir": work, "tqdm_class": Progress}
         for wanted in names:
             hub.hf_hub_download(asset.repository, wanted, **options)
-    except (HTTPError, TypeError) as error:  # TypeError: an answer that is no repository
+    except (HTTPError, KeyError, TypeError) as error:  # two for answers of no repository
         raise DownloadError(f"{hub.endpoint}: {error}") from error
     # Large files have their sha256 there; the id of small ones is git's and another.
     published = {n: (files[n].size, files[n].lfs and files[n].lfs.sha256) for n in names}
@@ -284,10 +284,6 @@ def _wanted(asset: Asset, files: Collection[str]) -> list[str]:
     if not names:
         raise DownloadError(f"{asset.repository} has no {asset.file or 'files of a model'}")
     return names
-
-
-def _record_of(target: Path) -> Path:
-    return target.with_name(target.name + ".sha256")
 
 
 def _check(path: Path, size: int | None, sha256: str | None, keep: bool = True) -> str:
