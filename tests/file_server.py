@@ -87,6 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("ETag", f'"{sha256(body).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Connection", "close")
         self.send_header("Content-Type", self.content.kind)
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
