@@ -47,6 +47,27 @@ def test_only_the_decoders_asked_for_run(model, decoder):
         assert prediction.ratios == batch.ratios[i].tolist()
 
 
+def test_prediction_records_no_graph(model):
+    """Nowhere on the way; training does, everywhere."""
+    parts = ["vision", "fusion", "qformer", "tag_decoder.classifier"]
+    parts += ["region_text_decoder.classifier", "caption_decoder.language_model"]
+    seen = {}
+
+    def note(name):
+        def hook(*_):
+            seen[name] = torch.is_grad_enabled()
+
+        return hook
+
+    for name in parts:
+        model.get_submodule(name).register_forward_hook(note(name))
+    model.predict(tiny_batch(model, 2))
+    assert seen == dict.fromkeys(parts, False)
+    seen.clear()
+    assert model(tiny_batch(model, 2)).total.requires_grad
+    assert seen == dict.fromkeys(parts, True)
+
+
 def test_no_decoder_at_all(model):
     predictions = model.predict(tiny_batch(model, 2), ())
     assert [prediction.caption for prediction in predictions] == [None, None]

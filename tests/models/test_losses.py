@@ -108,3 +108,22 @@ def test_token_loss(seed, rows, length):
     loss, number = token_loss(logits, targets)
     assert number.item() == count
     assert loss.item() == pytest.approx(total, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_of_half_precision_are_computed_in_float32(dtype):
+    """The same as of the same numbers in float32, to the last bit, also inside autocast."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 40, 30, generator=generator).to(dtype)
+    targets = torch.randint(0, 30, (6, 40), generator=generator)
+    scale, bias, own = torch.tensor(math.log(10)), torch.tensor(-10.0), torch.arange(6)
+    losses = (
+        lambda x: token_loss(x, targets)[0],
+        lambda x: asymmetric_loss(x, targets[..., None] > 20),
+        lambda x: sigmoid_pair_loss(x[..., 0], own, scale, bias),
+    )
+    for loss in losses:
+        exact = loss(logits.float())
+        with torch.autocast("cpu", torch.bfloat16):
+            half = loss(logits)
+        assert half.dtype == torch.float32 and torch.equal(half, exact)

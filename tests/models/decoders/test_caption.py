@@ -88,6 +88,33 @@ def test_long_texts_are_cut(decoder, queries):
     assert count.item() == (5 if isinstance(decoder, T5CaptionDecoder) else 4)
 
 
+def words_of(decoder, texts):
+    return decoder.tokenizer(texts, add_special_tokens=False).input_ids
+
+
+def test_long_control_words_of_a_causal_model_lose_their_beginning(tmp_path, queries):
+    """As in the release: the words that a person gives last, and the closing bar, count."""
+    decoder = build("causal", tmp_path, max_text_length=6)
+    long, caption = "red,dog,cat,tree,road,grass|", "a red dog near the black ball"
+    controls, words = words_of(decoder, [long, caption])
+    ids, mask, targets = decoder._joined(["red|", long], ["a", caption])
+    assert ids[1].tolist() == [decoder.start_token, *controls[-5:], *words[:5]]
+    assert mask[1].all() and mask[0].sum() < len(ids[0])
+    assert targets[1].tolist() == [-100] * 6 + words[:5]
+
+
+def test_long_texts_of_t5_lose_their_end(tmp_path, queries):
+    decoder = build("t5", tmp_path, max_text_length=6)
+    (controls,) = words_of(decoder, ["red,dog,cat,tree,road,grass|"])
+    embeddings, mask = decoder.encoder_input(queries[:1], ["red,dog,cat,tree,road,grass|"])
+    table = decoder.language_model.get_input_embeddings().weight
+    end = decoder.tokenizer.eos_token_id
+    expected = table[[*controls[:5], end]] + decoder.control_memory
+    assert mask.shape == (1, 3 + 6) and mask.all()
+    torch.testing.assert_close(embeddings[0, 3:], expected)
+    torch.testing.assert_close(embeddings[0, :3], decoder.projection(queries[0]))
+
+
 def test_loss_depends_on_queries_and_control_words(decoder, queries):
     decoder.control_memory.data.normal_()
     loss, _ = decoder.loss(queries, CONTROLS, CAPTIONS)

@@ -48,10 +48,37 @@ def test_texts_do_not_see_each_other():
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_in_training_only():
+def zeroed(*linears):
+    for linear in linears:
+        torch.nn.init.zeros_(linear.weight)
+        torch.nn.init.zeros_(linear.bias)
+
+
+@pytest.mark.parametrize("place", ["attention", "its output", "MLP"])
+def test_dropout_in_training_only(place):
+    """At each of its three places alone, the others having nothing to drop or not being seen."""
     module, texts, memory = layer(dropout=0.5), torch.randn(1, 5, 8), torch.randn(2, 4, 8)
-    assert not torch.equal(module.train()(texts, memory), module(texts, memory))
-    assert torch.equal(module.eval()(texts, memory), module(texts, memory))
+    seen = []
+    if place == "attention":
+        module.output.register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
+    else:
+        zeroed(module.value, *([module.output] if place == "MLP" else [module.contract]))
+        module.register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
+    for mode in (True, False):
+        seen.clear()
+        for _ in range(2):
+            module.train(mode)(texts, memory)
+        assert torch.equal(*seen) is not mode
+
+
+def test_the_share_that_is_dropped():
+    module = layer(dropout=0.25).train()
+    zeroed(module.value, module.contract)
+    module.output.bias.data.fill_(1.0)
+    module.attention_norm, module.mlp_norm = torch.nn.Identity(), torch.nn.Identity()
+    dropped = module(torch.zeros(1, 2000, 8), torch.zeros(1, 4, 8))
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    torch.testing.assert_close(dropped.max().item(), 1 / 0.75)
 
 
 def test_tag_decoder_scores_every_tag_of_every_region():
