@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from open_clip.transformer import TextTransformer
 
 from dynrefer.datasets.shapes.language import write_vocabularies
 from dynrefer.models.text_encoder.towers import (
@@ -85,22 +84,19 @@ def test_clip_towers_read_their_files_and_refuse_others(tmp_path):
     key = "model.text_encoder.options.checkpoint"
     with pytest.raises(FileNotFoundError, match=f"{key}: no checkpoint at .*missing.pt"):
         eva_clip_text_encoder(str(tmp_path / "missing.pt"))
-    tower = TextTransformer(
-        context_length=77, vocab_size=49408, width=768, heads=12, layers=12, output_dim=1024
-    )
-    state = {f"text.{name}": tensor for name, tensor in tower.state_dict().items()}
+    # One number a tensor, seen as often as its shape wants: the file stays small.
+    state = {
+        f"text.{name}": torch.tensor(0.01 + len(name) / 1e4).expand(tensor.shape)
+        for name, tensor in eva_clip_text_encoder().transformer.state_dict().items()
+    }
     state["visual.other"] = torch.zeros(1)
     torch.save(state, tmp_path / "whole.pt")
     encoder = eva_clip_text_encoder(str(tmp_path / "whole.pt"))
     assert encoder.width == 1024 and not encoder.trainable
-    assert torch.equal(encoder.transformer.text_projection, tower.text_projection)
+    assert torch.equal(encoder.transformer.text_projection, state["text.text_projection"])
     assert encoder(["the dog"]).shape == (1, 1024)
     with pytest.raises(ValueError, match="(?s)has 1 that .*file: text.text_projection"):
         clip_vit_l_text_encoder(str(tmp_path / "whole.pt"))
-    half = {name: state[name] for name in state if "resblocks.11" not in name}
-    torch.save(half, tmp_path / "half.pt")
-    with pytest.raises(ValueError, match="half.pt belongs .* lacks 12 tensors"):
-        eva_clip_text_encoder(str(tmp_path / "half.pt"))
 
 
 def test_clip_towers_without_a_file_take_no_memory():

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynrefer.checkpoints.folders import write_tensors
 from dynrefer.checkpoints.loading import split_trainable
+from dynrefer.command_line import entry_point
 from dynrefer.config import ConfigError
 from dynrefer.config_schema import LoraConfig
 from dynrefer.models.builders import build_model
@@ -28,7 +29,6 @@ from tests.models.test_pretrained import VARIANTS
 from tests.models.test_pretrained import make_config as make_tower_config
 from tests.parity.official import CASES, load_case
 from tests.parity.test_formats import assert_agrees, build, untrained
-from tests.processes import run_script
 from tests.tiny_model import tiny_batch, tiny_config, tiny_model
 
 LLAMA = {
@@ -267,21 +267,24 @@ def test_the_text_tower_is_no_part_of_a_published_file(tmp_path, monkeypatch, ha
         assert_same_bits(again.state_dict(), model.state_dict())
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line(tmp_path, monkeypatch, capsys):
     def run(*arguments):
-        return run_script("scripts/convert_checkpoint.py", *arguments, cwd=tmp_path)
+        entry_point(main, conversion_parser().parse_args(arguments))
+        return capsys.readouterr().out
 
+    monkeypatch.chdir(tmp_path)
     config = make_config(tmp_path / "source", "dynrefer_t5")
     tiny_model(config).save_pretrained(tmp_path / "own")
-    result = run("--from", "own", "--to", "published", "--input", "own", "--output", "a.pth")
-    assert result.returncode == 0 and "own -> a.pth" in result.stdout, result.stderr
-    back = ("--from", "published", "--to", "own", "--input", "a.pth")
-    result = run(*back, "--cfg-path", "own/config.yaml", "--output", "again")
-    assert result.returncode == 0 and "a.pth -> again" in result.stdout, result.stderr
+    back = ("--from", "own", "--to", "published", "--input", "own", "--output", "a.pth")
+    assert "own -> a.pth" in run(*back)
+    forth = ("--from", "published", "--to", "own", "--input", "a.pth")
+    options = ("--cfg-path", "own/config.yaml", "--output", "again")
+    assert "a.pth -> again" in run(*forth, *options)
     assert contents(tmp_path / "again") == contents(tmp_path / "own")
-    result = run(*back, "--output", "b")
-    assert result.returncode == 2
-    assert result.stderr == "error: --to own needs the model's configuration; give --cfg-path\n"
+    with pytest.raises(SystemExit, match="2"):
+        run(*forth, "--output", "b")
+    message = "error: --to own needs the model's configuration; give --cfg-path\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.fixture
