@@ -131,6 +131,14 @@ def test_a_fresh_module_outputs_its_bias():
     assert torch.equal(alignment(view, reference), expected)
 
 
+def test_maps_pass_through_where_training_starts_from_scratch():
+    alignment = DeformableAlignment(8, groups=2)
+    alignment.pass_through()
+    view, reference = torch.randn(2, 3, 8, 4, 4)
+    flat = alignment.output_proj(alignment.value_proj(view.flatten(2).transpose(1, 2)))
+    torch.testing.assert_close(alignment(view, reference).flatten(2).transpose(1, 2), flat)
+
+
 def test_alignment_is_made_of_its_published_steps():
     alignment = DeformableAlignment(8)
     for parameter in alignment.parameters():

@@ -124,6 +124,7 @@ def test_losses_of_half_precision_are_computed_in_float32(dtype):
     )
     for loss in losses:
         exact = loss(logits.float())
-        with torch.autocast("cpu", torch.bfloat16):
-            half = loss(logits)
-        assert half.dtype == torch.float32 and torch.equal(half, exact)
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled):
+                half = loss(logits)
+            assert half.dtype == torch.float32 and torch.equal(half, exact)

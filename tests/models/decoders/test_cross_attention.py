@@ -90,6 +90,13 @@ def test_tag_decoder_scores_every_tag_of_every_region():
     torch.testing.assert_close(decoder.loss(queries, tags, targets), one_by_one)
 
 
+def test_layout_is_berts():
+    decoder = TextQueryDecoder(6, 5, width=8, heads=2)
+    norms = [module for module in decoder.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert len(decoder.layers) == 2 and [norm.eps for norm in norms] == [1e-12] * 4
+    assert decoder.layers[0].expand.out_features == 1024 and decoder.layers[0].dropout == 0.1
+
+
 def test_width_must_be_a_multiple_of_the_heads():
     with pytest.raises(ValueError, match="decoder width 9 is not a multiple of its 2 heads"):
         CrossAttentionLayer(9, 2, 16, 0.0)
