@@ -1,16 +1,19 @@
 """Dense captioning: captions of all regions of an image, judged by place and words (VG)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from dynrefer.datasets.annotations import RegionRecord
-from dynrefer.metrics.captions import Meteor
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map
+from dynrefer.metrics.instances import is_number
+from dynrefer.metrics.java import Meteor
 from dynrefer.registry import registry
 from dynrefer.tasks.captioning import Captions
+from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.region_scores import RegionWords, most_overlapping, token_f1
-from dynrefer.tasks.task import GroundTruth, Prediction
+from dynrefer.tasks.results import Predictions
+from dynrefer.tasks.task import extra_info, wrong_label
 
 
 @registry.register("task", "dense_captioning")
@@ -18,7 +21,6 @@ class DenseCaptioning(Captions):
     """Mean average precision over IoU and METEOR thresholds, in percent."""
 
     name = "dense_captioning"
-    decoders = frozenset({"caption"})
     headline = "mAP"
     takes_detections = True
     score_name = (
@@ -26,9 +28,18 @@ class DenseCaptioning(Captions):
         "it overlaps most, whose captions are the references"
     )
 
-    def evaluate(
-        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
-    ) -> dict[str, float]:
+    def check(self, truth: GroundTruth) -> None:
+        """As of any task; also of a detector's scores, and of images that are not annotated."""
+        captions = 0
+        for annotated, predicted in truth.annotated_images():
+            captions += sum(len(region.captions) for region in annotated)
+            for region in predicted:
+                self._detector_score(region, truth)
+        if not captions:
+            source = (truth.annotated or truth.index).source
+            raise ValueError(f"{source}: no region has {self.label_name}")
+
+    def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """mAP, detection mAP and the AP of every pair of thresholds, in percent."""
         with Meteor() as meteor:
             result = dense_caption_map(self._images(predictions, truth), meteor)
@@ -36,9 +47,7 @@ class DenseCaptioning(Captions):
         metrics |= {f"AP {pair}": value for pair, value in result["ap_breakdown"].items()}
         return {name: 100 * value for name, value in metrics.items()}
 
-    def region_scores(
-        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
-    ) -> dict[int | str, float]:
+    def region_scores(self, predictions: Predictions, truth: GroundTruth) -> dict[int | str, float]:
         """The score of every predicted region; 0 where it overlaps no annotated one."""
         if truth.annotated is None:
             return super().region_scores(predictions, truth)
@@ -49,7 +58,7 @@ class DenseCaptioning(Captions):
         }
 
     def region_score(
-        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> float | None:
         """F1 of the words, times the IoU where the region is a detector's box."""
         if truth.annotated is None:
@@ -57,7 +66,7 @@ class DenseCaptioning(Captions):
         return self._score_among(truth.annotated_regions(region), predictions, region)
 
     def region_words(
-        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> RegionWords:
         """The caption, and the references: the region's own, or those of the annotated one."""
         words = super().region_words(predictions, region, truth)
@@ -70,39 +79,40 @@ class DenseCaptioning(Captions):
     def _score_among(
         self,
         annotated: Sequence[RegionRecord],
-        predictions: Mapping[int | str, Prediction],
+        predictions: Predictions,
         region: RegionRecord,
     ) -> float:
         target, iou = most_overlapping(region, annotated)
         caption = self.field_of(predictions, region, "caption")
         return iou * token_f1(caption, target.captions) if target else 0.0
 
-    def _images(
-        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
-    ) -> Iterator[DenseCaptionImage]:
+    def _images(self, predictions: Predictions, truth: GroundTruth) -> Iterator[DenseCaptionImage]:
         for annotated, predicted in truth.annotated_images():
             captions = [(region.box, text) for region in annotated for text in region.captions]
+            scores = [self._confidence(predictions, region, truth) for region in predicted]
             yield DenseCaptionImage(
                 target_boxes=np.array([box for box, _ in captions]).reshape(-1, 4),
                 target_text=[caption for _, caption in captions],
                 boxes=np.array([region.box for region in predicted]).reshape(-1, 4),
                 text=[self.field_of(predictions, region, "caption") for region in predicted],
-                scores=np.array([self._confidence(predictions, region) for region in predicted]),
+                scores=np.array(scores),
+                image_id=(annotated or predicted)[0].image_id,
             )
 
     def _confidence(
-        self, predictions: Mapping[int | str, Prediction], region: RegionRecord
+        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> float:
-        """The detector's score where the box has one (``grit_result.score``), else the caption's.
+        """The detector's score where the box has one, else the caption's.
 
         As published, one takes the other's place; they are not multiplied.
         """
-        score = region.extra_info.get("grit_result", {}).get("score")
-        if score is None:
-            return self.field_of(predictions, region, "score")
-        if isinstance(score, bool) or not isinstance(score, int | float):
-            raise ValueError(
-                f"{self.name}: region {region.id!r}: extra_info.grit_result.score is {score!r}, "
-                "must be a number"
-            )
+        score = self._detector_score(region, truth)
+        return self.field_of(predictions, region, "score") if score is None else score
+
+    @staticmethod
+    def _detector_score(region: RegionRecord, truth: GroundTruth) -> float | None:
+        score = extra_info(region, "grit_result", "score", truth)
+        if score is not None and not is_number(score):
+            fault = f"grit_result.score is {score!r:.60}, must be a finite number"
+            raise wrong_label(region, fault, truth)
         return score

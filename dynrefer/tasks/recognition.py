@@ -1,7 +1,6 @@
 """Region recognition: the class of a region (COCO, LVIS, ImageNet-S)."""
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,10 @@ from dynrefer.metrics.box_ap import coco_box_metrics, lvis_box_metrics
 from dynrefer.metrics.instances import Instances, read_instances
 from dynrefer.metrics.recognition import class_mean_accuracy, top1_accuracy
 from dynrefer.registry import registry
+from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.region_scores import RegionWords, class_margin
-from dynrefer.tasks.task import GroundTruth, Prediction, Task
+from dynrefer.tasks.results import Predictions
+from dynrefer.tasks.task import Task, extra_info, wrong_label
 from dynrefer.vocabulary import plain_name
 
 SHOWN = 3  # classes of a region in a report
@@ -25,19 +26,18 @@ class Recognition(Task):
     score_name = "logit of the true class minus the largest other one"
 
     def region_score(
-        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> float | None:
         """Margin of the true class; None where the region carries no category."""
-        label = self._label(region, truth)
-        return (
-            None if label is None else class_margin(self._logits(predictions, region, truth), label)
-        )
+        label = self.label(region, truth)
+        logits = None if label is None else self._logits(predictions, region, truth)
+        return None if logits is None else class_margin(logits, label)
 
     def region_words(
-        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> RegionWords:
         """The classes with the largest logits, and the true one with its own where it is known."""
-        names, label = truth.vocabularies.classes.names, self._label(region, truth)
+        names, label = truth.vocabularies.classes.names, self.label(region, truth)
         logits = self._logits(predictions, region, truth)
         best = sorted(range(len(names)), key=lambda index: -logits[index])[:SHOWN]
         return RegionWords(
@@ -46,32 +46,17 @@ class Recognition(Task):
         )
 
     def _logits(
-        self, predictions: Mapping[int | str, Prediction], region: RegionRecord, truth: GroundTruth
+        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> list[float]:
         count = len(truth.vocabularies.classes.names)
         return self.field_of(predictions, region, "class_logits", count)
 
-    @abstractmethod
-    def _label(self, region: RegionRecord, truth: GroundTruth) -> int | None:
-        """Index of the region's class; None where it carries none."""
-
-    def _labelled(
-        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth, field: str
-    ) -> tuple[list[RegionRecord], np.ndarray, np.ndarray]:
-        """Regions that carry a class, their logits float32 [N, C] and labels int [N].
-
-        ValueError where no region has its class, which ``field`` of the annotations holds.
-        """
-        regions, logits, labels = [], [], []
-        for region in truth.regions():
-            label = self._label(region, truth)
-            if label is not None:
-                regions.append(region)
-                labels.append(label)
-                logits.append(self._logits(predictions, region, truth))
-        if not labels:
-            raise ValueError(f"{truth.index.source}: no region has extra_info.{field}")
-        return regions, np.array(logits, dtype=np.float32), np.array(labels)
+    def _matrix(
+        self, predictions: Predictions, regions: Sequence[RegionRecord], truth: GroundTruth
+    ) -> np.ndarray:
+        """Logits float32 [regions, classes]."""
+        rows = [self._logits(predictions, region, truth) for region in regions]
+        return np.array(rows, dtype=np.float32)
 
 
 @registry.register("task", "region_recognition")
@@ -83,31 +68,37 @@ class RegionRecognition(Recognition):
 
     name = "region_recognition"
     headline = "accuracy"
+    label_name = "extra_info.coco_result.category"
 
-    def evaluate(
-        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
-    ) -> dict[str, float]:
-        """Accuracy over the regions that carry a category (``coco_result.category``)."""
-        regions, scores, labels = self._labelled(predictions, truth, "coco_result.category")
-        metrics = {"accuracy": 100 * top1_accuracy(scores, labels)}
+    def label(self, region: RegionRecord, truth: GroundTruth) -> int | None:
+        """Index of the region's category (``coco_result.category``); None where it has none."""
+        category = extra_info(region, "coco_result", "category", truth)
+        names = truth.vocabularies.classes.names
+        if category is not None and category not in names:
+            fault = (
+                f"coco_result.category is {category!r:.60}, which is not in the class vocabulary"
+            )
+            raise wrong_label(region, fault, truth)
+        return None if category is None else names.index(category)
+
+    def check(self, truth: GroundTruth) -> None:
+        """As of any task, also of the instances file."""
+        super().check(truth)
         if truth.instances is not None and truth.is_whole:
-            instances = read_instances(truth.instances)
-            names = truth.vocabularies.classes.names
-            detections = detections_of(regions, scores, names, instances)
+            _instances(truth, of_lvis=False)
+
+    def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
+        """Accuracy over the regions that carry a category, and box mAP."""
+        regions, labels = zip(*self.labelled(truth), strict=True)
+        scores = self._matrix(predictions, regions, truth)
+        metrics = {"accuracy": 100 * top1_accuracy(scores, np.array(labels))}
+        if truth.instances is not None and truth.is_whole:
+            instances = _instances(truth, of_lvis=False)
+            detections = detections_of(regions, scores, truth, instances)
             box_metrics = coco_box_metrics(instances, detections)
             # COCOeval gives -1 where no object has the size.
             metrics |= {f"box {name}": 100 * ap for name, ap in box_metrics.items() if ap >= 0}
         return metrics
-
-    def _label(self, region: RegionRecord, truth: GroundTruth) -> int | None:
-        category = region.extra_info.get("coco_result", {}).get("category")
-        names = truth.vocabularies.classes.names
-        if category is not None and category not in names:
-            raise ValueError(
-                f"{truth.index.source}: region {region.id!r} has category '{category}', which "
-                "is not in the class vocabulary"
-            )
-        return None if category is None else names.index(category)
 
 
 @registry.register("task", "imagenet_s")
@@ -119,29 +110,30 @@ class ImageNetS(Recognition):
 
     name = "imagenet_s"
     headline = "class-mean top-1"
+    label_name = "extra_info.imagenet_s_result.category_id"
 
-    def evaluate(
-        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
-    ) -> dict[str, float]:
+    def label(self, region: RegionRecord, truth: GroundTruth) -> int | None:
+        """Index of the region's class; None where it has none."""
+        label = extra_info(region, "imagenet_s_result", "category_id", truth)
+        count = len(truth.vocabularies.classes)
+        is_index = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < count
+        if label is not None and not is_index:
+            fault = (
+                f"imagenet_s_result.category_id is {label!r:.60}, no index of the {count} classes"
+            )
+            raise wrong_label(region, fault, truth)
+        return label
+
+    def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """Top-1 and top-5 over the classes that occur, and top-1 over the regions."""
-        field = "imagenet_s_result.category_id"
-        _, scores, labels = self._labelled(predictions, truth, field)
+        regions, labels = zip(*self.labelled(truth), strict=True)
+        scores = self._matrix(predictions, regions, truth), np.array(labels)
         metrics = {
-            "class-mean top-1": class_mean_accuracy(scores, labels),
-            "class-mean top-5": class_mean_accuracy(scores, labels, k=5),
-            "accuracy": top1_accuracy(scores, labels),
+            "class-mean top-1": class_mean_accuracy(*scores),
+            "class-mean top-5": class_mean_accuracy(*scores, k=5),
+            "accuracy": top1_accuracy(*scores),
         }
         return {name: 100 * value for name, value in metrics.items()}
-
-    def _label(self, region: RegionRecord, truth: GroundTruth) -> int | None:
-        label = region.extra_info.get("imagenet_s_result", {}).get("category_id")
-        count = len(truth.vocabularies.classes)
-        if label is not None and not (isinstance(label, int) and 0 <= label < count):
-            raise ValueError(
-                f"{truth.index.source}: region {region.id!r} has imagenet_s_result.category_id "
-                f"{label!r}, which is no index of the {count} classes"
-            )
-        return label
 
 
 @registry.register("task", "lvis_detection")
@@ -155,49 +147,63 @@ class LvisDetection(Recognition):
 
     name = "lvis_detection"
     headline = "AP"
+    label_name = "boxes in the annotations of LVIS"
 
-    def evaluate(
-        self, predictions: Mapping[int | str, Prediction], truth: GroundTruth
-    ) -> dict[str, float]:
+    def label(self, region: RegionRecord, truth: GroundTruth) -> None:
+        """None: LVIS knows the classes of its own boxes, not of a detector's."""
+
+    def check(self, truth: GroundTruth) -> None:
+        """Raises ValueError without an instances file, for a broken one and for unknown images."""
+        _instances(truth, of_lvis=True)
+
+    def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """AP, by IoU, by size and by frequency of the category, over the images that count."""
-        if truth.instances is None:
-            raise ValueError(
-                f"{self.name}: needs the annotations of LVIS, build_info.instances of the dataset"
-            )
+        instances = _instances(truth, of_lvis=True)
         regions = list(truth.regions())
-        scores = np.array(
-            [self._logits(predictions, region, truth) for region in regions], dtype=np.float32
-        )
-        instances = read_instances(truth.instances, of_lvis=True)
+        scores = self._matrix(predictions, regions, truth)
         metrics = lvis_box_metrics(
             instances,
-            detections_of(regions, scores, truth.vocabularies.classes.names, instances),
+            detections_of(regions, scores, truth, instances),
             None if truth.is_whole else truth.image_ids(),
         )
         # -1 where there is no object of the kind.
         return {name: 100 * value for name, value in metrics.items() if value >= 0}
 
-    def _label(self, region: RegionRecord, truth: GroundTruth) -> None:
-        return None
+
+def _instances(truth: GroundTruth, of_lvis: bool) -> Instances:
+    """The instances file, with every image and every class of the ground truth."""
+    if truth.instances is None:
+        raise ValueError(
+            f"{truth.index.source}: lvis_detection needs the annotations of LVIS, "
+            "build_info.instances of the dataset"
+        )
+    instances = read_instances(truth.instances, of_lvis)
+    known = {plain_name(category["name"]) for category in instances.categories.values()}
+    missing = [n for n in truth.vocabularies.classes.names if plain_name(n) not in known]
+    if missing:
+        raise ValueError(f"{instances.source}: no category is named {', '.join(missing)}")
+    for region in truth.regions():
+        if region.image_id not in instances.images:
+            raise ValueError(
+                f"{instances.source}: has no image {region.image_id!r}, which region "
+                f"{region.id!r} of {truth.index.source} is in"
+            )
+    return instances
 
 
 def detections_of(
     regions: Sequence[RegionRecord],
     scores: np.ndarray,
-    names: Sequence[str],
+    truth: GroundTruth,
     instances: Instances,
 ) -> list[dict[str, Any]]:
     """COCO results: each region with its best class, the class logit as score.
 
-    scores [N, C], a column for each of ``names``, by which categories of the instances file are
-    found; "_" is as good as a space.
-    Raises ValueError where the file lacks one.
+    scores [N, C], a column for each class of the vocabulary, whose name finds the category of the
+    instances file; "_" is as good as a space.
     """
-    categories = instances.categories.values()
-    by_name = {plain_name(category["name"]): category["id"] for category in categories}
-    missing = [name for name in names if plain_name(name) not in by_name]
-    if missing:
-        raise ValueError(f"{instances.source}: no category is named {', '.join(missing)}")
+    by_name = {plain_name(c["name"]): c["id"] for c in instances.categories.values()}
+    category_ids = [by_name[plain_name(name)] for name in truth.vocabularies.classes.names]
     detections = []
     for region, row in zip(regions, scores, strict=True):
         best = int(row.argmax())
@@ -205,7 +211,7 @@ def detections_of(
         detections.append(
             {
                 "image_id": region.image_id,
-                "category_id": by_name[plain_name(names[best])],
+                "category_id": category_ids[best],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": float(row[best]),
             }

@@ -1,0 +1,91 @@
+"""What predictions are judged against."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dynrefer.datasets.annotations import AnnotationIndex, RegionRecord
+from dynrefer.vocabulary import Vocabularies
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What predictions are judged against.
+
+    ``index`` holds the regions that are predicted, of which those of the first ``max_images``
+    images count. They are annotated themselves; or ``annotated`` holds the annotated regions of the
+    same images, where those of ``index`` are the boxes of a detector. ``instances`` is COCO's
+    instances file where the dataset has one; ``vocabularies`` give attributes and classes their
+    order.
+    """
+
+    index: AnnotationIndex
+    vocabularies: Vocabularies
+    instances: Path | None = None
+    max_images: int | None = None
+    annotated: AnnotationIndex | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all images of the annotation file count."""
+        return self.max_images is None or self.max_images >= self.index.num_images
+
+    @property
+    def num_images(self) -> int:
+        """How many images count."""
+        number = self.index.num_images
+        return number if self.max_images is None else min(self.max_images, number)
+
+    def image_ids(self) -> dict[int | str, int]:
+        """Position in ``index`` of each image that counts, by its id."""
+        return {self.index.image(i).id: i for i in range(self.num_images)}
+
+    def images(self) -> Iterator[list[RegionRecord]]:
+        """The predicted regions of each image that has any, in the order of the file."""
+        for position in range(self.num_images):
+            regions = _regions(self.index, position)
+            if regions:
+                yield regions
+
+    def regions(self) -> Iterator[RegionRecord]:
+        """All predicted regions, in the order of the file."""
+        return itertools.chain.from_iterable(self.images())
+
+    def annotated_regions(self, region: RegionRecord) -> list[RegionRecord]:
+        """The annotated regions of a detector's box's image, which ``annotated`` holds."""
+        return _regions(self.annotated, self._annotated_places[region.image_id])
+
+    @cached_property
+    def _annotated_places(self) -> dict[int | str, int]:
+        return {self.annotated.image(i).id: i for i in range(self.annotated.num_images)}
+
+    def annotated_images(self) -> Iterator[tuple[list[RegionRecord], list[RegionRecord]]]:
+        """The annotated and the predicted regions of each image that has any of them.
+
+        Raises:
+            ValueError: ``index`` has an image that ``annotated`` does not have.
+        """
+        if self.annotated is None:
+            yield from ((regions, regions) for regions in self.images())
+            return
+        places = self.image_ids()
+        missing = set(places)
+        for position in range(self.annotated.num_images):
+            image_id = self.annotated.image(position).id
+            missing.discard(image_id)
+            if image_id in places or self.is_whole:
+                predicted = _regions(self.index, places[image_id]) if image_id in places else []
+                annotated = _regions(self.annotated, position)
+                if annotated or predicted:
+                    yield annotated, predicted
+        if missing:
+            raise ValueError(
+                f"{self.index.source}: {len(missing)} images are not in {self.annotated.source}, "
+                f"e.g. image id {next(iter(missing))!r}"
+            )
+
+
+def _regions(index: AnnotationIndex, image: int) -> list[RegionRecord]:
+    return [index.region(i) for i in index.regions_of_image(image)]

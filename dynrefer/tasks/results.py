@@ -1,0 +1,183 @@
+"""Result files: predictions by region id, as this project writes them and as the release did.
+
+Ours have one JSON object a region and line. The release's evaluation writes the annotation file
+once more (``.json``), with ``extra_info.pred_result`` in every annotation that was predicted; each
+of its processes first writes a bare list of predictions.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynrefer.datasets.annotations.json_stream import is_array, iterate_items
+from dynrefer.files import write_atomically
+from dynrefer.metrics.instances import is_id, is_number
+from dynrefer.models.dynrefer import RegionPrediction
+from dynrefer.tasks.ground_truth import GroundTruth
+
+Id = int | str
+Prediction = Mapping[str, Any]
+Predictions = Mapping[Id, Prediction]
+# The release's fields and ours.
+RELEASE_FIELDS = {
+    "caption": "caption",
+    "score": "score",
+    "tag_set1": "tags",
+    "attr": "attributes",
+    "cls": "class_logits",
+}
+# Metrics compute in single precision; attributes are probabilities.
+_LARGEST = float(np.finfo(np.float32).max)
+_LIMITS = {"score": (-_LARGEST, _LARGEST), "class_logits": (-_LARGEST, _LARGEST)}
+_LIMITS["attributes"] = (0.0, 1.0)
+
+
+class ResultFile(dict[Id, Prediction]):
+    """Predictions by region id, and the file that they are from, for messages."""
+
+    def __init__(self, source: Path, predictions: Mapping[Id, Prediction]) -> None:
+        super().__init__(predictions)
+        self.source = source
+
+
+def fault_of(value: Any, field: str, count: int | None) -> str:
+    """What is wrong with a field of a prediction, of ``count`` numbers where it is a list.
+
+    Empty where nothing is.
+    """
+    if field == "caption":
+        return "" if _is_writable(value) else f"must be a text, is {value!a:.60}"
+    numbers = [value] if count is None else value
+    wanted = "a number" if count is None else f"{count} numbers"
+    if not isinstance(numbers, list) or len(numbers) != (count or 1):
+        return f"must be {wanted}, is {value!r:.60}"
+    low, high = _LIMITS[field]
+    wrong = [n for n in numbers if not (is_number(n) and low <= n <= high)]
+    limits = "from 0 to 1" if field == "attributes" else "finite"
+    return f"must be {wanted}, {limits}, holds {wrong[0]!r:.60}" if wrong else ""
+
+
+def _is_writable(value: Any) -> bool:
+    """Whether a value is a text that UTF-8 can hold; half a character of JSON is none."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> None:
+    """Writes a result file: one JSON object a region and line, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8") as lines:
+            for prediction in predictions:
+                values = {key: v for key, v in asdict(prediction).items() if v is not None}
+                lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    write_atomically(path, write)
+
+
+def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile:
+    """Reads a result file, a ``.json`` one as the release's and any other as ours.
+
+    Of several captions of a region in the release's the first counts, as there. Annotations that
+    were not predicted are left out, so scoring names them as missing. With ``truth`` ids are as its
+    regions have them: the text "7" is region 7 where none is called "7", and the other way round.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is no JSON or holds no prediction; an entry has no id, or one that came
+            before; no region of ``truth`` is among them.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no result file at {path}")
+    entries = _release_entries(path) if path.suffix.lower() == ".json" else _lines(path)
+    predictions: dict[Id, Prediction] = {}
+    for where, entry in entries:
+        if not isinstance(entry, dict) or "id" not in entry:
+            raise ValueError(f"{where} is {entry!r:.60}, must be an object with an 'id'")
+        id_ = entry["id"]
+        if not is_id(id_):
+            raise ValueError(f"{where}: 'id' is {id_!r:.60}, must be a whole number or a text")
+        if id_ in predictions:
+            raise ValueError(f"{where}: region {id_!r} comes twice")
+        if len(entry) > 1:
+            predictions[id_] = entry
+    if not predictions:
+        raise ValueError(
+            f"{path}: no entry holds a prediction (a region's 'id' with "
+            f"{', '.join(RELEASE_FIELDS.values())}; in files of the release extra_info.pred_result)"
+        )
+    return ResultFile(path, _matched(path, predictions, truth) if truth else predictions)
+
+
+def _matched(
+    path: Path, predictions: dict[Id, Prediction], truth: GroundTruth
+) -> dict[Id, Prediction]:
+    """Predictions by the ids that regions have."""
+    ids = {region.id for region in truth.regions()}
+    matched = dict(predictions)
+    for id_ in ids - matched.keys():
+        alias = str(id_) if isinstance(id_, int) else int(id_) if id_.isdecimal() else None
+        if alias in matched and alias not in ids:
+            matched[id_] = matched.pop(alias)
+    if ids.isdisjoint(matched):
+        examples = f"e.g. {next(iter(matched))!r}, and there {next(iter(ids))!r}" if ids else ""
+        raise ValueError(
+            f"{path}: none of its {len(matched)} regions is in {truth.index.source} ({examples})"
+        )
+    return matched
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Place and content of each line that is not blank."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                where = f"{path}: line {number}"
+                try:
+                    yield where, json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(f"{where} is not JSON: {error}") from error
+
+
+def _release_entries(path: Path) -> Iterator[tuple[str, Any]]:
+    """Place and prediction of each annotation, with our names; the id alone where it has none."""
+    for number, item in enumerate(iterate_items(path, None if is_array(path) else "annotations")):
+        where = f"{path}: entry {number}"
+        if not isinstance(item, dict) or "id" not in item:
+            yield where, item
+            continue
+        values = {
+            ours: _first(found[theirs], ours)
+            for found in [_prediction_of(item, where)]
+            for theirs, ours in RELEASE_FIELDS.items()
+            if theirs in found
+        }
+        yield where, {"id": item["id"], **values}
+
+
+def _prediction_of(item: dict[str, Any], where: str) -> dict[str, Any]:
+    """The prediction that an entry of the release holds, or is; {} where it has none."""
+    extra_info = item.get("extra_info")
+    if extra_info is None:
+        # an annotation has a caption too
+        return item if item.keys() & RELEASE_FIELDS.keys() - {"caption"} else {}
+    if not isinstance(extra_info, dict):
+        raise ValueError(f"{where}: 'extra_info' is {extra_info!r:.60}, must be an object")
+    values = extra_info.get("pred_result")
+    if not isinstance(values, dict | None):
+        raise ValueError(f"{where}: 'pred_result' is {values!r:.60}, must be an object")
+    return values or {}
+
+
+def _first(value: Any, field: str) -> Any:
+    """The first of several captions, or its score; other fields as they are."""
+    if field in ("caption", "score") and isinstance(value, list):
+        return value[0] if value else None
+    return value
