@@ -43,7 +43,8 @@ from dynrefer.datasets.annotations.index import AnnotationIndex
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map
 from dynrefer.metrics.java import Meteor, usable_cores
 from dynrefer.tasks import dense_captioning
-from dynrefer.tasks.task import GroundTruth, read_predictions
+from dynrefer.tasks.ground_truth import GroundTruth
+from dynrefer.tasks.results import read_predictions
 from tests.metrics import loops
 
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "wooden", "large", "small")

@@ -49,7 +49,8 @@ from dynrefer.runners.evaluation import (
     score,
     tasks_of,
 )
-from dynrefer.tasks.task import GroundTruth, Prediction
+from dynrefer.tasks.ground_truth import GroundTruth
+from dynrefer.tasks.results import Prediction
 from dynrefer.vocabulary import Vocabularies
 
 # task, metric, what the table calls it

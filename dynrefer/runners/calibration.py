@@ -24,7 +24,8 @@ from dynrefer.runners.evaluation import (
     score,
     tasks_of,
 )
-from dynrefer.tasks.task import GroundTruth, Task
+from dynrefer.tasks.ground_truth import GroundTruth
+from dynrefer.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,15 +29,10 @@ from dynrefer.models.dynrefer import DynRefer, RegionPrediction
 from dynrefer.registry import registry
 from dynrefer.runners.precision import autocast
 from dynrefer.runners.report import JudgedTask, data_facts, write_results
+from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.published import published_numbers
-from dynrefer.tasks.task import (
-    GroundTruth,
-    Prediction,
-    Task,
-    choose_tasks,
-    read_predictions,
-    write_predictions,
-)
+from dynrefer.tasks.results import Predictions, read_predictions, write_predictions
+from dynrefer.tasks.task import Task, choose_tasks
 from dynrefer.vocabulary import Vocabularies
 
 logger = logging.getLogger(__name__)
@@ -106,10 +101,12 @@ def check_evaluation(config: DictConfig, splits: Sequence[str], vocabularies: Vo
 
     A run that trains for days then does not end at its first evaluation.
     """
-    for selector, _ in _passes(config, tasks_of(config)):
-        for split in splits:
-            ground_truth(config, split, vocabularies)
+    for split in splits:
+        truth = ground_truth(config, split, vocabularies)
+        for selector, tasks in _passes(config, tasks_of(config)):
             _dataset(config, split, selector, vocabularies)
+            for task in tasks:
+                task.check(truth)
 
 
 def evaluate(
@@ -207,9 +204,7 @@ def _dataset(
     )
 
 
-def score(
-    tasks: Sequence[Task], predictions: Mapping[int | str, Prediction], truth: GroundTruth
-) -> Metrics:
+def score(tasks: Sequence[Task], predictions: Predictions, truth: GroundTruth) -> Metrics:
     """Metrics of each task."""
     metrics = {}
     for task in tasks:
@@ -225,7 +220,10 @@ def headline(metrics: Metrics, tasks: Sequence[Task]) -> float:
 
 def score_file(config: DictConfig, split: str, path: Path, truth: GroundTruth) -> Metrics:
     """Scores a result file; writes its metrics, table and page beside it."""
-    tasks, predictions = tasks_of(config), read_predictions(path)
+    tasks = tasks_of(config)
+    for task in tasks:
+        task.check(truth)
+    predictions = read_predictions(path, truth)
     metrics = score(tasks, predictions, truth)
     judged = _judged(config, split, tasks, metrics, predictions)
     facts = data_facts(evaluated_dataset(config), split, truth) | {"result file": str(path)}
@@ -254,7 +252,7 @@ def _judged(
     split: str,
     tasks: Sequence[Task],
     metrics: Metrics,
-    predictions: Mapping[int | str, Prediction],
+    predictions: Predictions,
 ) -> list[JudgedTask]:
     numbers = published(config, split)
     return [

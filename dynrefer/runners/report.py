@@ -22,8 +22,10 @@ from dynrefer.config import to_plain
 from dynrefer.files import write_text
 from dynrefer.processors.region_image import check_boxes, open_image
 from dynrefer.runners.logs import write_json
+from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.published import SOURCE
-from dynrefer.tasks.task import GroundTruth, Prediction, Task
+from dynrefer.tasks.results import Prediction
+from dynrefer.tasks.task import Task
 from dynrefer.views.selectors import CANDIDATE_RATIOS
 
 logger = logging.getLogger(__name__)

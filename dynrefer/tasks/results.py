@@ -51,14 +51,14 @@ def fault_of(value: Any, field: str, count: int | None) -> str:
     """
     if field == "caption":
         return "" if _is_writable(value) else f"must be a text, is {value!a:.60}"
+    valid = f"{count} {'numbers from 0 to 1' if field == 'attributes' else 'finite numbers'}"
+    valid = "a finite number" if count is None else valid
     numbers = [value] if count is None else value
-    wanted = "a number" if count is None else f"{count} numbers"
     if not isinstance(numbers, list) or len(numbers) != (count or 1):
-        return f"must be {wanted}, is {value!r:.60}"
+        return f"must be {valid}, is {value!r:.60}"
     low, high = _LIMITS[field]
     wrong = [n for n in numbers if not (is_number(n) and low <= n <= high)]
-    limits = "from 0 to 1" if field == "attributes" else "finite"
-    return f"must be {wanted}, {limits}, holds {wrong[0]!r:.60}" if wrong else ""
+    return f"must be {valid}, holds {wrong[0]!r:.60}" if wrong else ""
 
 
 def _is_writable(value: Any) -> bool:
@@ -106,8 +106,8 @@ def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile
             raise ValueError(f"{where}: 'id' is {id_!r:.60}, must be a whole number or a text")
         if id_ in predictions:
             raise ValueError(f"{where}: region {id_!r} comes twice")
-        if len(entry) > 1:
-            predictions[id_] = entry
+        predictions[id_] = entry
+    predictions = {id_: entry for id_, entry in predictions.items() if len(entry) > 1}
     if not predictions:
         raise ValueError(
             f"{path}: no entry holds a prediction (a region's 'id' with "
@@ -121,9 +121,9 @@ def _matched(
 ) -> dict[Id, Prediction]:
     """Predictions by the ids that regions have."""
     ids = {region.id for region in truth.regions()}
-    matched = dict(predictions)
+    matched, by_text = dict(predictions), {str(id_): id_ for id_ in predictions}
     for id_ in ids - matched.keys():
-        alias = str(id_) if isinstance(id_, int) else int(id_) if id_.isdecimal() else None
+        alias = by_text.get(str(id_))
         if alias in matched and alias not in ids:
             matched[id_] = matched.pop(alias)
     if ids.isdisjoint(matched):

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from dynrefer.config import load_config
 from dynrefer.runners.entry import evaluate_main
-from dynrefer.tasks.task import read_predictions
+from dynrefer.tasks.results import read_predictions
 from tests.metrics import loops
 from tests.processes import ROOT, run_command, run_script
 from tests.shared import shared_path

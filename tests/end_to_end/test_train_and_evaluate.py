@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from dynrefer.runners.entry import evaluate_main, train_main
-from dynrefer.tasks.task import read_predictions
+from dynrefer.tasks.results import read_predictions
 from tests.end_to_end.conftest import QUICK, QUICK_TASKS, log_records
 from tests.processes import run_script
 

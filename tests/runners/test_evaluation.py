@@ -18,7 +18,7 @@ from dynrefer.runners.evaluation import (
     predict_split,
     tasks_of,
 )
-from dynrefer.tasks.task import read_predictions
+from dynrefer.tasks.results import read_predictions
 from tests.tiny_model import tiny_model
 
 ALL_TASKS = "run.tasks=[region_captioning,dense_captioning,attribute_detection,region_recognition]"

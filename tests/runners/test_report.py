@@ -11,7 +11,7 @@ from dynrefer.models.builders import load_vocabularies
 from dynrefer.registry import registry
 from dynrefer.runners.evaluation import ground_truth
 from dynrefer.runners.report import JudgedTask, data_facts, sample, table, write_page, write_results
-from dynrefer.tasks.task import GroundTruth
+from dynrefer.tasks.ground_truth import GroundTruth
 from tests.runners.test_report_page import Reader
 
 NO_IMAGES = "datasets.shapes.build_info.image_root=/nowhere"

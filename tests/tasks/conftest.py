@@ -3,7 +3,7 @@ import json
 import pytest
 
 from dynrefer.datasets.annotations import AnnotationIndex
-from dynrefer.tasks.task import GroundTruth
+from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.vocabulary import (
     Attribute,
     AttributeVocabulary,

@@ -84,13 +84,13 @@ def test_labels_of_another_vocabulary(make_truth, perfect):
     def longer(annotation):
         annotation["extra_info"]["ovad_result"]["att_vec"].append(1)
 
-    with pytest.raises(ValueError, match="region 10 has 3 attribute labels, .* has 2 attributes"):
+    with pytest.raises(ValueError, match="region 10: .* is 3 labels, the vocabulary has 2 attr"):
         AttributeDetection().evaluate(perfect, make_truth(longer))
 
     def other(annotation):
         annotation["extra_info"]["coco_result"]["category"] = "horse"
 
-    with pytest.raises(ValueError, match="region 10 has category 'horse', which is not in the cl"):
+    with pytest.raises(ValueError, match="region 10: .*category is 'horse', which is not in the c"):
         RegionRecognition().evaluate(perfect, make_truth(other))
 
 

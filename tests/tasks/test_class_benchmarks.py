@@ -31,7 +31,7 @@ def test_labels_that_are_no_class(make_truth, perfect):
         with_index(annotation)
         annotation["extra_info"]["imagenet_s_result"]["category_id"] = 3
 
-    with pytest.raises(ValueError, match="region 10 has .*category_id 3, .* no index of the 3 cla"):
+    with pytest.raises(ValueError, match="region 10: .*category_id is 3, no index of the 3 cla"):
         ImageNetS().evaluate(perfect, make_truth(outside))
     with pytest.raises(ValueError, match="no region has extra_info.imagenet_s_result.category_id"):
         ImageNetS().evaluate(perfect, make_truth())
@@ -102,7 +102,9 @@ def test_categories_that_the_file_lacks(make_truth, perfect, tmp_path):
 
 
 def test_lvis_needs_its_annotations(make_truth, perfect):
-    with pytest.raises(ValueError, match="lvis_detection: needs the annotations of LVIS, build_i"):
+    with pytest.raises(
+        ValueError, match="truth0.json: lvis_detection needs the annotations of LVIS"
+    ):
         LvisDetection().evaluate(perfect, make_truth())
 
 

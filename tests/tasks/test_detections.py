@@ -9,7 +9,7 @@ from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map
 from dynrefer.tasks import dense_captioning
 from dynrefer.tasks.dense_captioning import DenseCaptioning
-from dynrefer.tasks.task import GroundTruth
+from dynrefer.tasks.ground_truth import GroundTruth
 from tests.metrics.loops import WordOverlap
 from tests.tasks.conftest import VOCABULARIES
 

@@ -1,11 +1,12 @@
+"""Which tasks run, and what they ask of the ground truth before anything is predicted."""
+
 import json
 
 import pytest
 
-from dynrefer.models.dynrefer import RegionPrediction
 from dynrefer.registry import registry
-from dynrefer.tasks.recognition import RegionRecognition
-from dynrefer.tasks.task import choose_tasks, read_predictions, write_predictions
+from dynrefer.tasks.task import choose_tasks
+from tests.tasks.test_benchmarks import instances
 
 
 @pytest.mark.parametrize(
@@ -47,69 +48,6 @@ def test_every_task_says_what_it_needs(name):
     assert task.decoders and task.decoders <= {"caption", "tags", "attributes", "classes"}
 
 
-def test_result_files_round_trip(tmp_path):
-    predictions = [
-        RegionPrediction(3, "img", caption='a dog\u2028 "ä"', score=0.25, ratios=[0.0, 0.5]),
-        RegionPrediction("b", 2, attributes=[0.1, 0.2], tags=[]),
-    ]
-    path = tmp_path / "results" / "a.jsonl"
-    write_predictions(path, predictions)
-    read = read_predictions(path)
-    assert list(read) == [3, "b"]
-    assert read[3] == {
-        "id": 3,
-        "image_id": "img",
-        "caption": 'a dog\u2028 "ä"',
-        "score": 0.25,
-        "ratios": [0.0, 0.5],
-    }
-    assert read["b"]["tags"] == [] and "caption" not in read["b"]
-    assert [file.name for file in path.parent.iterdir()] == ["a.jsonl"]
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.jsonl"
-    write_predictions(path, [RegionPrediction(1, 1)])
-
-    def stopped():
-        yield RegionPrediction(2, 1)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_predictions(path, stopped())
-    assert list(read_predictions(path)) == [1]
-
-
-def test_no_predictions(tmp_path):
-    write_predictions(tmp_path / "a.jsonl", [])
-    assert read_predictions(tmp_path / "a.jsonl") == {}
-
-
-@pytest.mark.parametrize(
-    ("line", "match"),
-    [
-        (b'{"id": 2, ', "line 2 is not JSON"),
-        (b"", "line 2 is not JSON"),
-        (b'{"id": 2, "caption": "\xff"}', "line 2 is not JSON"),
-        (b"[2]", "line 2 has no 'id'"),
-        (b'{"image_id": 2}', "line 2 has no 'id'"),
-        (b'{"id": [2]}', "line 2 has no 'id'"),
-        (b'{"id": null}', "line 2 has no 'id'"),
-        (b'{"id": 1}', "line 2: region 1 comes twice"),
-    ],
-)
-def test_result_files_that_cannot_be_read(tmp_path, line, match):
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"id": 1}\n' + line + b"\n")
-    with pytest.raises(ValueError, match=rf"a.jsonl: {match}"):
-        read_predictions(path)
-
-
-def test_missing_result_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no result file at .*a.jsonl"):
-        read_predictions(tmp_path / "a.jsonl")
-
-
 def test_regions_by_image(make_truth):
     truth = make_truth()
     assert [[region.id for region in regions] for regions in truth.images()] == [[10, 11], [12, 13]]
@@ -125,30 +63,127 @@ def test_regions_of_the_first_images(make_truth, limit, ids, whole):
     assert [region.id for region in truth.regions()] == ids and truth.is_whole is whole
 
 
+WRONG = [
+    *(
+        ("attribute_detection", "ovad_result", value, message)
+        for value, message in (
+            (
+                {"att_vec": [1, None]},
+                "att_vec: attribute 'size:big/large' is None, must be 1, 0 or -1",
+            ),
+            ({"att_vec": [0.9, 0]}, "att_vec: attribute 'color:red' is 0.9, must be 1, 0 or -1"),
+            ({"att_vec": [1, 2]}, "att_vec: attribute 'size:big/large' is 2"),
+            ({"att_vec": [float("nan"), 0]}, "is nan, must be 1, 0 or -1"),
+            ({"att_vec": [True, 0]}, "is True, must be 1, 0 or -1"),
+            ({"att_vec": ["1", 0]}, "is '1', must be 1, 0 or -1"),
+            ({"att_vec": [[1], 0]}, r"is \[1\], must be 1, 0 or -1"),
+            ({"att_vec": [1]}, "att_vec is 1 labels, the vocabulary has 2 attributes"),
+            ({"att_vec": "10"}, "att_vec is '10', the vocabulary has 2 attributes"),
+            ([1, 0], r" is \[1, 0\], must be an object"),
+        )
+    ),
+    *(
+        ("region_recognition", "coco_result", value, message)
+        for value, message in (
+            ({"category": "horse"}, "category is 'horse', which is not in the class vocabulary"),
+            ({"category": 1}, "category is 1, which is not"),
+            ({"category": ["dog"]}, r"category is \['dog'\], which is not"),
+            ("dog", " is 'dog', must be an object"),
+        )
+    ),
+    *(
+        (
+            "imagenet_s",
+            "imagenet_s_result",
+            {"category_id": value},
+            f"category_id is {value}, no in",
+        )
+        for value in (3, -1, True, 1.0, float("nan"))
+    ),
+    *(
+        ("dense_captioning", "grit_result", value, message)
+        for value, message in (
+            ({"score": float("nan")}, "score is nan, must be a finite number"),
+            ({"score": "high"}, "score is 'high', must be"),
+            ({"score": True}, "score is True, must be"),
+            ({"score": [0.5]}, r"score is \[0.5\], must be"),
+            (0.5, " is 0.5, must be an object"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "part", "value", "message"), WRONG)
+def test_wrong_labels_are_named(make_truth, name, part, value, message):
+    def change(annotation):
+        if annotation["id"] == 12:
+            annotation["extra_info"][part] = value
+
+    task, truth = registry.get("task", name)(), make_truth(change)
+    with pytest.raises(ValueError, match=rf"truth0.json: region 12: extra_info\.{part}.*{message}"):
+        task.check(truth)
+
+
 @pytest.mark.parametrize(
-    ("field", "value", "count", "match"),
+    ("name", "part"),
     [
-        ("class_logits", None, 3, r"region 10 has no class_logits \(1 predictions\)"),
-        ("class_logits", [1.0], 3, r"'class_logits' must be 3 numbers, is \[1.0\]"),
-        ("class_logits", "abc", 3, "must be 3 numbers"),
-        ("caption", 3, None, "'caption' must be a text, is 3"),
-        ("score", "high", None, "'score' must be a number, is 'high'"),
+        ("attribute_detection", "ovad_result"),
+        ("region_recognition", "coco_result"),
+        ("dense_captioning", "grit_result"),
     ],
 )
-def test_fields_of_the_wrong_kind(make_truth, field, value, count, match):
-    region = next(iter(make_truth().regions()))
-    with pytest.raises(ValueError, match=f"region_recognition: region 10.*{match}|{match}"):
-        RegionRecognition().field_of({10: {field: value}}, region, field, count)
+@pytest.mark.parametrize("value", [None, {}])
+def test_a_label_that_is_null_is_none(make_truth, perfect, name, part, value):
+    """Exporters write null for every object that a record does not have."""
+
+    def change(annotation):
+        if annotation["id"] == 12:
+            annotation["extra_info"][part] = value
+
+    task, truth = registry.get("task", name)(), make_truth(change)
+    task.check(truth)
+    assert task.region_words(perfect, next(truth.regions()), truth).said
+    assert set(task.region_scores(perfect, truth)) >= {10, 11, 13}
 
 
-def test_a_region_without_prediction(make_truth):
-    region = next(iter(make_truth().regions()))
-    with pytest.raises(ValueError, match=r"region 10 has no prediction \(1 predictions\)"):
-        RegionRecognition().field_of({11: {}}, region, "caption")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("attribute_detection", "no region has extra_info.ovad_result.att_vec"),
+        ("region_recognition", "no region has extra_info.coco_result.category"),
+        ("imagenet_s", "no region has extra_info.imagenet_s_result.category_id"),
+        ("region_captioning", "no region has a caption"),
+        ("dense_captioning", "no region has a caption"),
+        ("lvis_detection", "needs the annotations of LVIS, build_info.instances"),
+    ],
+)
+def test_nothing_to_judge_by(make_truth, name, message):
+    def forget(annotation):
+        annotation["extra_info"], annotation["caption"] = {}, ""
+
+    with pytest.raises(ValueError, match=rf"truth0.json: .*{message}"):
+        registry.get("task", name)().check(make_truth(forget))
 
 
-def test_ids_stay_what_they_are(tmp_path):
-    """The number 1 and the text "1" are two regions."""
-    path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(json.dumps({"id": id_}) for id_ in (1, "1")))
-    assert list(read_predictions(path)) == [1, "1"]
+@pytest.mark.parametrize("name", ["region_recognition", "lvis_detection"])
+def test_instances_of_other_images_and_classes(make_truth, tmp_path, name):
+    content = instances()
+    for image in content["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    for category in content["categories"]:
+        category["frequency"] = "f"
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    task = registry.get("task", name)()
+    task.check(make_truth(instances=path))
+    moved = content | {"images": content["images"][1:], "annotations": []}
+    path.write_text(json.dumps(moved))
+    with pytest.raises(
+        ValueError, match=r"instances.json: has no image 1, which region 10 of .*tru"
+    ):
+        task.check(make_truth(instances=path))
+    path.write_text(
+        json.dumps(content | {"categories": content["categories"][:2], "annotations": []})
+    )
+    with pytest.raises(ValueError, match="instances.json: no category is named Bird"):
+        task.check(make_truth(instances=path))
