@@ -27,6 +27,7 @@ setup(
             "assets.yaml",
             "checkpoints/formats.yaml",
             "runners/report_page.html",
+            "tags/english.yaml",
             "tags/synonyms.txt",
         ]
     },

@@ -2,24 +2,21 @@
 
 import re
 from collections.abc import Iterable
+from itertools import product
 from typing import NamedTuple
 
 from dynrefer.tags.lemmas import noun_bases, verb_bases
 from dynrefer.tags.synonyms import Synonyms
-from dynrefer.tags.word_classes import (
-    EMPTY_VERBS,
-    NOUN_LIKE_VERBS,
-    PLURALS_APART,
-    PREPOSITIONS,
-    THINGS_NOT_DEEDS,
-    VERBS,
-)
+from dynrefer.tags.word_classes import CLOSED_KINDS, WORDS
 from dynrefer.vocabulary import TagVocabulary
 
 _TOKEN = re.compile(r"'s\b|[^\W_]+(?:[-'][^\W_]+)*|[,.;&/]")
 _NEGATION = re.compile(r"n't\b")
 _PLURAL_OWNER = re.compile(r"s'(?=\s|$)")
 _POSSESSIVE = re.compile(r"'s\b")
+_PREPOSITIONS = {word for word, kind in CLOSED_KINDS.items() if kind == "preposition"}
+_VERBS = WORDS["verbs"] | WORDS["noun_like_verbs"]
+_NO_DEEDS = WORDS["things_not_deeds"] | WORDS["empty_verbs"]
 
 
 def words_of(phrase: str) -> list[str]:
@@ -60,29 +57,23 @@ class TagIndex:
             raise ValueError("the tag vocabulary is empty; valid is one tag or more")
         self.vocabulary = vocabulary
         self._entries: dict[tuple[str, ...], int] = {}
-        names = [tuple(words_of(name)) for name in vocabulary.names]
-        for forms in (_spelled, _singular, _joined):
-            self._add((form, tag) for tag, name in enumerate(names) for form in forms(name))
-        self._add_synonyms(synonyms)
+        self._add((name, tag) for tag, name in enumerate(vocabulary.names))
+        terms = []  # before any is added: synonyms of synonyms count for nothing
+        for term, targets in synonyms:
+            tag = self._first_tag(tuple(words_of(target)) for target in targets)
+            if tag is not None:
+                terms.append((term, tag))
+        self._add(terms)
         self._entries.pop((), None)  # a tag of punctuation alone
-        self._first_words: dict[str, int] = {}
+        self._longest = max(map(len, self._entries), default=0)
         self._last_words = {words[-1] for words in self._entries if len(words) > 1}
-        for words in self._entries:
-            longest = max(len(words), self._first_words.get(words[0], 1))
-            self._first_words[words[0]] = longest
-        self._longest = max(self._first_words.values())
-        self._word_tags: dict[tuple[str, bool], int | None] = {}
-
-    def __contains__(self, word: str) -> bool:
-        """Whether one word, hyphens and all, is a name."""
-        return (word,) in self._entries
 
     def split(self, phrase: str) -> list[str]:
         """Words of a phrase; hyphens split what is no name with them."""
         words = words_of(phrase)
         if "-" not in phrase:
             return words
-        known = ((word,) if word in self else word.split("-") for word in words)
+        known = ([word] if (word,) in self._entries else word.split("-") for word in words)
         return [part for parts in known for part in parts]
 
     def spans(self, words: list[str]) -> list[Span]:
@@ -100,86 +91,57 @@ class TagIndex:
         return spans[::-1]
 
     def word_tag(self, word: str, is_deed: bool = False) -> int | None:
-        """Tag of one word, or None.
+        """Tag of a lower-case word, or None.
 
-        Args:
-            word: in lower case.
-            is_deed: it is the verb of the phrase, so "riding" is rather ride than riding.
+        ``is_deed`` says that it is the verb of the phrase, so "riding" is rather ride than riding.
         """
-        key = word, is_deed
-        if key not in self._word_tags:
-            if len(self._word_tags) >= 2**18:  # misspellings of millions of phrases
-                self._word_tags.clear()
-            self._word_tags[key] = self._find_word(word, is_deed)
-        return self._word_tags[key]
-
-    def _find_word(self, word: str, is_deed: bool) -> int | None:
-        deeds = [base for base in verb_bases(word) if base not in THINGS_NOT_DEEDS | EMPTY_VERBS]
-        if is_deed:
-            own = () if word in THINGS_NOT_DEEDS | EMPTY_VERBS else (word,)
-            forms = (*deeds, *own)
-        else:
-            forms = (word, *noun_bases(word), *deeds)
-        return next((self._entries[(form,)] for form in forms if (form,) in self._entries), None)
+        deeds = [form for form in (*verb_bases(word), word) if form not in _NO_DEEDS]
+        forms = deeds if is_deed else [word, *noun_bases(word), *deeds]
+        return self._first_tag([(form,) for form in forms])
 
     def _longest_span(self, words: list[str], end: int) -> Span | None:
-        last = words[end - 1]
-        lasts = [last, *noun_bases(last)]
-        if self._last_words.isdisjoint(lasts):
-            lasts = []
-        for start in range(max(0, end - self._longest), end - 1) if lasts else ():
-            middle = tuple(words[start + 1 : end - 1])
-            for first in (words[start], *_verbs(words[start])):
-                if self._first_words.get(first, 0) < end - start:
-                    continue
-                for form in lasts:
-                    tag = self._entries.get((first, *middle, form))
-                    if tag is not None:
-                        return Span(start, end, tag)
-        return self._two_as_one(words, end)
-
-    def _two_as_one(self, words: list[str], end: int) -> Span | None:
+        """The longest name that ends before ``end``, or that two words there are as one."""
         first, last = words[end - 2 : end]
-        if len(first) < 3 or len(last) < 3 or {first, last} & PREPOSITIONS:
+        lasts = [last, *noun_bases(last)]
+        if not self._last_words.isdisjoint(lasts):
+            for start in range(max(0, end - self._longest), end - 1):
+                middle = words[start + 1 : end - 1]
+                # a verb in a name may be in another form: "playing tennis"
+                verbs = [base for base in verb_bases(words[start]) if base in _VERBS]
+                firsts = [words[start], *verbs]
+                tag = self._first_tag([(a, *middle, b) for a, b in product(firsts, lasts)])
+                if tag is not None:
+                    return Span(start, end, tag)
+        if len(first) < 3 or len(last) < 3 or {first, last} & _PREPOSITIONS:
             return None
-        for form in (last, *noun_bases(last)):
-            tag = self._entries.get((first + form,))
-            if tag is not None:
-                return Span(end - 2, end, tag)
+        tag = self._first_tag([(first + form,) for form in lasts])
+        return None if tag is None else Span(end - 2, end, tag)
+
+    def _first_tag(self, names: Iterable[tuple[str, ...]]) -> int | None:
+        for words in names:
+            if words in self._entries:
+                return self._entries[words]
         return None
 
-    def _add(self, entries: Iterable[tuple[tuple[str, ...], int]]) -> None:
-        for words, tag in entries:
-            self._entries.setdefault(words, tag)
-
-    def _add_synonyms(self, synonyms: Synonyms) -> None:
-        """Targets are looked up among the tags alone, so synonyms of synonyms count for nothing."""
-        found = []
-        for term, targets in synonyms:
-            tags = (self._entries.get(tuple(words_of(target))) for target in targets)
-            tag = next((tag for tag in tags if tag is not None), None)
-            if tag is not None:
-                found.append((tuple(words_of(term)), tag))
+    def _add(self, names: Iterable[tuple[str, int]]) -> None:
+        """Each name by its own spelling, then all by other forms: no form hides another's name."""
+        split = [(tuple(words_of(name)), tag) for name, tag in names]
         for forms in (_spelled, _singular, _joined):
-            self._add((form, tag) for words, tag in found for form in forms(words))
-
-
-def _verbs(word: str) -> list[str]:
-    """Verbs that a word is a form of, for names such as "play tennis"."""
-    return [base for base in verb_bases(word) if base in VERBS or base in NOUN_LIKE_VERBS]
+            for words, tag in split:
+                for form in forms(words):
+                    self._entries.setdefault(form, tag)
 
 
 def _spelled(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    apart = tuple(part for word in words for part in word.split("-"))
-    return [words, apart]
+    return [words, tuple(part for word in words for part in word.split("-"))]
 
 
 def _singular(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    if not words or words[-1] in PLURALS_APART:
+    if not words or words[-1] in WORDS["plurals_apart"]:
         return []
     return [(*words[:-1], base) for base in noun_bases(words[-1])]
 
 
 def _joined(words: tuple[str, ...]) -> list[tuple[str, ...]]:
     is_pair = len(words) == 2 and all(len(word) > 2 for word in words)
-    return [(words[0] + words[1],)] if is_pair else []
+    return [("".join(words),)] if is_pair else []

@@ -1,10 +1,11 @@
 """Tags that a phrase names: those of its subject, and those of other things in it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from dynrefer.registry import registry
-from dynrefer.tags.index import Span, TagIndex
+from dynrefer.tags.index import TagIndex
 from dynrefer.tags.phrase_sides import Kind, Side, kinds_of, sides_of
 from dynrefer.tags.synonyms import load_synonyms
 from dynrefer.vocabulary import TagVocabulary
@@ -17,12 +18,7 @@ class ParsedTags(NamedTuple):
     others: list[int]
 
 
-class TagParser(Protocol):
-    """What is registered as "tag_parser": built of an index, it takes a phrase."""
-
-    def __init__(self, index: TagIndex) -> None: ...
-
-    def __call__(self, phrase: str) -> ParsedTags: ...
+TagParser = Callable[[str], ParsedTags]  # a "tag_parser" of the registry is built of a TagIndex
 
 
 @registry.register("tag_parser", "rules")
@@ -41,10 +37,9 @@ class RuleTagParser:
         if not isinstance(phrase, str):
             raise TypeError(f"phrase is {phrase!r}; valid is a string")
         words = self.index.split(phrase)
-        spans = self.index.spans(words)
         tags: list[int | None] = [None] * len(words)
-        if spans:
-            words, tags = _joined(words, spans)
+        for start, end, tag in reversed(self.index.spans(words)):
+            words[start:end], tags[start:end] = [" ".join(words[start:end])], [tag]
         kinds = kinds_of(words, {i for i, tag in enumerate(tags) if tag is not None})
         sides = sides_of(words, kinds)
         for i, word in enumerate(words):
@@ -55,39 +50,21 @@ class RuleTagParser:
 
 def collect_tags(tags: list[int | None], sides: list[Side]) -> ParsedTags:
     """Tags of words by the sides of these."""
-    found: dict[Side, dict[int, None]] = {side: {} for side in Side}
-    for tag, side in zip(tags, sides, strict=True):
-        if tag is not None:
-            found[side][tag] = None
-    return ParsedTags(list(found[Side.SUBJECT]), list(found[Side.OTHERS]))
+    named = [(side, tag) for side, tag in zip(sides, tags, strict=True) if tag is not None]
+    subject = [tag for side, tag in named if side is Side.SUBJECT]
+    others = [tag for side, tag in named if side is Side.OTHERS]
+    return ParsedTags(list(dict.fromkeys(subject)), list(dict.fromkeys(others)))
 
 
 def build_tag_parser(
     name: str, vocabulary: TagVocabulary, synonyms: str | Path | None = None
 ) -> TagParser:
-    """A registered parser over a vocabulary.
+    """A registered parser, "rules" or "spacy", over a vocabulary.
 
-    Args:
-        name: "rules" or "spacy".
-        vocabulary: the tags.
-        synonyms: a user's table (``synonyms.py`` says how it is written), whose terms come before
-            the built-in ones.
-
-    Raises UnknownNameError for a name that is not registered, ImportError for "spacy" without it,
-    and what ``load_synonyms`` raises.
+    ``synonyms`` is a user's table (``synonyms.py`` says how it is written), whose terms come before
+    the built-in ones. Raises UnknownNameError for a name that is not registered, ImportError for
+    "spacy" without it, and what ``load_synonyms`` raises.
     """
     parser = registry.get("tag_parser", name)
     own = load_synonyms(synonyms) if synonyms is not None else []
     return parser(TagIndex(vocabulary, [*own, *load_synonyms()]))
-
-
-def _joined(words: list[str], spans: list[Span]) -> tuple[list[str], list[int | None]]:
-    """Words with each span as one of them, and the tags of these."""
-    joined: list[str] = []
-    tags: list[int | None] = []
-    done = 0
-    for span in spans:
-        joined += [*words[done : span.start], " ".join(words[span.start : span.end])]
-        tags += [*[None] * (span.start - done), span.tag]
-        done = span.end
-    return joined + words[done:], tags + [None] * (len(words) - done)

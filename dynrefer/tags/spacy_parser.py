@@ -7,14 +7,14 @@ from dynrefer.registry import registry
 from dynrefer.tags.index import TagIndex
 from dynrefer.tags.parser import ParsedTags, collect_tags
 from dynrefer.tags.phrase_sides import Side
-from dynrefer.tags.word_classes import QUANTITIES
+from dynrefer.tags.word_classes import WORDS
 
 MODEL = "en_core_web_sm"
 _INSTALL = f"pip install spacy && python -m spacy download {MODEL}"
-_WORD_KINDS = frozenset(("NOUN", "PROPN", "ADJ", "VERB", "NUM"))
-_MODIFIERS = frozenset(("amod", "compound", "nummod", "nmod", "appos", "conj", "npadvmod"))
-_SUBJECTS = frozenset(("nsubj", "nsubjpass"))
-_COMPLEMENTS = frozenset(("attr", "acomp", "oprd"))
+_WORD_KINDS = {"NOUN", "PROPN", "ADJ", "VERB", "NUM"}
+_MODIFIERS = {"amod", "compound", "nummod", "nmod", "appos", "conj", "npadvmod"}
+_SUBJECTS = {"nsubj", "nsubjpass"}
+_COMPLEMENTS = {"attr", "acomp", "oprd"}
 
 Token = Any  # spacy.tokens.Token; spaCy is no dependency of this project
 
@@ -24,13 +24,9 @@ class SpacyTagParser:
     """Parses by dependencies instead of rules; tags are looked up in the same way.
 
     The subject is the root noun, or a verb's subject and what a copula says of it, with modifiers
-    and what quantity nouns stand for; all else is of others.
-
-    Args:
-        index: finds tags in words.
-        nlp: a loaded spaCy pipeline with tagger and parser; en_core_web_sm by default.
-
-    Raises ImportError with the command that installs what is missing.
+    and what quantity nouns stand for; all else is of others. ``nlp`` is a loaded spaCy pipeline
+    with tagger and parser, en_core_web_sm by default. Raises ImportError with the command that
+    installs what is missing.
     """
 
     def __init__(
@@ -44,18 +40,15 @@ class SpacyTagParser:
         if not isinstance(phrase, str):
             raise TypeError(f"phrase is {phrase!r}; valid is a string")
         tokens = [token for token in self.nlp(phrase) if not (token.is_punct or token.is_space)]
-        sides = _sides(tokens)
-        words = [token.lower_ for token in tokens]
-        deeds = [token.pos_ == "VERB" for token in tokens]
-        named = [token.pos_ in _WORD_KINDS for token in tokens]
-        tags: list[int | None] = [None] * len(tokens)
-        for span in self.index.spans(words):
-            named[span.start : span.end] = [False] * (span.end - span.start)
-            tags[span.end - 1] = span.tag
-        for i, word in enumerate(words):
-            if named[i]:
-                tags[i] = self.index.word_tag(word, deeds[i])
-        return collect_tags(tags, sides)
+        tags = [
+            self.index.word_tag(token.lower_, token.pos_ == "VERB")
+            if token.pos_ in _WORD_KINDS
+            else None
+            for token in tokens
+        ]
+        for start, end, tag in self.index.spans([token.lower_ for token in tokens]):
+            tags[start:end] = [*[None] * (end - start - 1), tag]
+        return collect_tags(tags, _sides(tokens))
 
 
 def _load() -> Callable[[str], Iterable[Token]]:
@@ -70,15 +63,13 @@ def _load() -> Callable[[str], Iterable[Token]]:
 
 
 def _sides(tokens: list[Token]) -> list[Side]:
-    denied = {i for token in tokens for i in _denied_by(token)}
-    subject: set[int] = set()
-    for root in (token for token in tokens if token.dep_ == "ROOT"):
-        for head in _heads(root):
-            _add_noun_phrase(head, subject)
-    sides = [Side.SUBJECT if token.i in subject else Side.OTHERS for token in tokens]
-    return [
-        Side.NONE if token.i in denied else side for token, side in zip(tokens, sides, strict=True)
-    ]
+    sides = {token.i: Side.OTHERS for token in tokens}
+    heads = [head for token in tokens if token.dep_ == "ROOT" for head in _heads(token)]
+    for position in (i for head in heads for i in _noun_phrase(head)):
+        sides[position] = Side.SUBJECT
+    for position in (i for token in tokens for i in _denied_by(token)):
+        sides[position] = Side.NONE
+    return [sides[token.i] for token in tokens]
 
 
 def _denied_by(token: Token) -> list[int]:
@@ -88,32 +79,30 @@ def _denied_by(token: Token) -> list[int]:
     if token.lower_ == "no":
         return [other.i for other in token.head.subtree]
     if token.dep_ == "neg":
-        after = [other.i for other in token.head.subtree if other.i > token.i]
-        return [token.head.i, *after]
+        return [token.head.i, *(other.i for other in token.head.subtree if other.i > token.i)]
     return []
 
 
 def _heads(root: Token) -> list[Token]:
-    """What a phrase is about, given its root."""
-    if root.pos_ not in ("VERB", "AUX"):
-        return [root, *_of_copulas(root)]
-    heads = [child for child in root.children if child.dep_ in _SUBJECTS]
-    if root.lemma_ == "be":
-        heads += [child for child in root.children if child.dep_ in _COMPLEMENTS]
-    return heads
+    """What a phrase is about, given its root: nouns, and what a copula says of them."""
+    children = list(root.children)
+    if root.pos_ in ("VERB", "AUX"):
+        heads = [child for child in children if child.dep_ in _SUBJECTS]
+        copulas = [root]
+    else:
+        heads = [root]
+        copulas = [child for child in children if child.dep_ == "relcl"]  # "that is ..."
+    said = (child for verb in copulas if verb.lemma_ == "be" for child in verb.children)
+    return heads + [child for child in said if child.dep_ in _COMPLEMENTS]
 
 
-def _of_copulas(noun: Token) -> list[Token]:
-    """Complements of "that is ..." after a noun."""
-    clauses = [c for c in noun.children if c.dep_ == "relcl" and c.lemma_ == "be"]
-    return [c for clause in clauses for c in clause.children if c.dep_ in _COMPLEMENTS]
-
-
-def _add_noun_phrase(head: Token, subject: set[int]) -> None:
-    subject.add(head.i)
+def _noun_phrase(head: Token) -> list[int]:
+    """Positions of a noun, its modifiers and, of a quantity, the things after "of"."""
+    positions = [head.i]
+    is_quantity = head.lemma_.lower() in WORDS["quantities"]
     for child in head.children:
         if child.dep_ in _MODIFIERS:
-            _add_noun_phrase(child, subject)
-        elif child.dep_ == "prep" and child.lower_ == "of" and head.lemma_.lower() in QUANTITIES:
-            for thing in child.children:
-                _add_noun_phrase(thing, subject)
+            positions += _noun_phrase(child)
+        elif is_quantity and child.dep_ == "prep" and child.lower_ == "of":
+            positions += [i for thing in child.children for i in _noun_phrase(thing)]
+    return positions

@@ -26,15 +26,14 @@ def load_synonyms(path: str | Path = BUILT_IN) -> Synonyms:
     """
     pairs = []
     for number, line in enumerate(read_text(path, "--synonyms").splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            pairs += _pairs_of_line(line, f"{path}: line {number}")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        left, arrow, right = line.partition("->")
+        terms = [term.strip() for term in left.split("," if arrow else "=")]
+        targets = [term.strip() for term in right.split(",")] if arrow else terms
+        if not all(terms) or not all(targets) or ("=" in line if arrow else len(terms) < 2):
+            raise SynonymError(
+                f"{path}: line {number} is {line.strip()!r}; valid is 'a = b' or 'a, b -> c'"
+            )
+        pairs += [(term, [other for other in targets if other != term]) for term in terms]
     return pairs
-
-
-def _pairs_of_line(line: str, where: str) -> Synonyms:
-    left, arrow, right = line.partition("->")
-    terms = [term.strip() for term in left.split("," if arrow else "=")]
-    targets = [term.strip() for term in right.split(",")] if arrow else terms
-    if not all(terms) or not all(targets) or ("=" in line if arrow else len(terms) < 2):
-        raise SynonymError(f"{where} is {line.strip()!r}; valid is 'a = b' or 'a, b -> c'")
-    return [(term, [other for other in targets if other != term]) for term in terms]
