@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.command_line import plain_parser
-from dynrefer.datasets.convert.tags import Annotation, tag_annotations
+from dynrefer.datasets.annotations.tagging import Annotation, tag_annotations
 from dynrefer.tags.parser import ParsedTags, build_tag_parser
 from dynrefer.vocabulary import TagVocabulary, load_tags
 

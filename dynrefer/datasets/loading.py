@@ -5,6 +5,7 @@ import gc
 import sys
 from collections.abc import Iterator
 
+import cv2
 from torch.utils.data import DataLoader
 
 from dynrefer.datasets.batch import RegionBatch
@@ -22,12 +23,15 @@ def start_loading(loader: DataLoader) -> Iterator[RegionBatch]:
     if not loader.num_workers:
         return iter(loader)
     loader.worker_init_fn = _return_large_blocks
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # views are cut by it, and a fork that uses its threads can hang
     gc.collect()
     gc.freeze()
     try:
         return iter(loader)
     finally:
         gc.unfreeze()
+        cv2.setNumThreads(threads)
 
 
 def _return_large_blocks(_: int) -> None:

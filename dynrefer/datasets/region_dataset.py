@@ -47,6 +47,12 @@ class RegionDataset(Dataset[RegionSample]):
             raise ValueError(f"by is {by!r}, must be 'region' or 'image'")
         if max_samples is not None and max_samples < 1:
             raise ValueError(f"max_samples is {max_samples}, must be at least 1, or null for all")
+        if tag_vocabulary is not None and index.largest_tag >= len(tag_vocabulary):
+            raise ValueError(
+                f"{index.source}: region {index.region_of_largest_tag!r} has tag "
+                f"{index.largest_tag}, must be an index in 0..{len(tag_vocabulary) - 1}, the "
+                f"vocabulary has {len(tag_vocabulary)} tags"
+            )
         self.index = index
         self.image_processor = image_processor
         self.caption_processor = caption_processor
@@ -130,13 +136,7 @@ class RegionDataset(Dataset[RegionSample]):
         if self.tag_vocabulary is None:
             return []
         parsed = region.extra_info.get("parser_result", {})
-        tags = dict.fromkeys([*parsed.get("tag_set1", ()), *parsed.get("tag_set2", ())])
-        size = len(self.tag_vocabulary)
-        for tag in tags:
-            if not 0 <= tag < size:
-                wanted = f"must be an index in 0..{size - 1}, the vocabulary has {size} tags"
-                raise ValueError(f"region id {region.id!r} has tag {tag}, {wanted}")
-        return list(tags)
+        return list(dict.fromkeys([*parsed.get("tag_set1", ()), *parsed.get("tag_set2", ())]))
 
     def _tag_rows(self, tag_sets: list[list[int]]) -> Tensor:
         """Bool [N, K] with True for the tags of each region; K = 0 without a vocabulary."""

@@ -15,14 +15,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dynrefer.command_line import plain_parser
-from dynrefer.datasets.convert.command import add_parser_arguments, exit_code
-from dynrefer.datasets.convert.tags import (
+from dynrefer.datasets.annotations.tagging import (
     Annotation,
-    captions_of,
+    captions_to_tag,
     read_annotations,
     tag_annotations,
     write_annotations,
 )
+from dynrefer.datasets.convert.command import add_parser_arguments, exit_code
 from dynrefer.vocabulary import load_tags
 
 _CHUNK_BYTES = 1 << 24
@@ -42,7 +42,7 @@ class Counts:
     def count(self, annotations: Iterable[Annotation]) -> Iterator[Annotation]:
         """The annotations, counted."""
         for annotation in annotations:
-            if captions_of(annotation):
+            if captions_to_tag(annotation):
                 subject, others = annotation["extra_info"]["parser_result"].values()
                 self.tagged += 1
                 self.subject_tags += len(subject)

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dynrefer.datasets.convert.command import converter_parser, image_folder, run_converter
-from dynrefer.datasets.convert.lvis import convert_lvis
-from dynrefer.datasets.convert.predicted_boxes import BOX_FORMATS
+from dynrefer.datasets.convert.detections import BOX_FORMATS, convert_lvis
 from dynrefer.datasets.convert.writing import AnnotationWriter
 
 

@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynrefer.datasets.convert.coco import convert_ovad
 from dynrefer.datasets.convert.command import converter_parser, image_folder, run_converter
-from dynrefer.datasets.convert.ovad import convert_ovad
 from dynrefer.datasets.convert.writing import AnnotationWriter
 
 

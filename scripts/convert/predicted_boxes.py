@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dynrefer.datasets.convert.command import converter_parser, image_folder, run_converter
-from dynrefer.datasets.convert.predicted_boxes import (
+from dynrefer.datasets.convert.detections import (
     BOX_FORMATS,
     convert_predicted_boxes,
     recorded_images,

@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynrefer.datasets.convert.coco import convert_region_captions
 from dynrefer.datasets.convert.command import (
     add_tag_arguments,
     converter_parser,
@@ -15,7 +16,6 @@ from dynrefer.datasets.convert.command import (
     run_converter,
     tag_step,
 )
-from dynrefer.datasets.convert.region_captions import convert_region_captions
 from dynrefer.datasets.convert.visual_genome import (
     SPLITS,
     VERSIONS,

@@ -125,6 +125,15 @@ def test_draws_follow_seed_epoch_and_position_alone(annotation_file):
     assert [content(other_seed[i]) for i in range(5)] != drawn
 
 
+def test_equal_regions_at_two_positions_are_drawn_apart(tmp_path):
+    write_images(tmp_path, [1])
+    same = {"caption": "a dog", "captions": [f"dog {n}" for n in range(30)]}
+    records = [region_record(i, 1, **same) for i in range(4)]
+    regions = training(write_annotations(tmp_path, [image_record(1)], records))
+    assert len({tuple(regions[i].views.ratios.flatten().tolist()) for i in range(4)}) == 4
+    assert len({regions[i].captions[0] for i in range(4)}) > 1
+
+
 def test_training_draws_among_captions_and_evaluation_takes_the_first(annotation_file):
     regions, images = training(annotation_file), dataset(annotation_file, by="image")
     drawn = set()
@@ -210,13 +219,19 @@ def test_an_image_of_another_size_than_its_record_is_refused(annotation_file):
         dataset(annotation_file)[0]
 
 
-@pytest.mark.parametrize("tag", [4, -1])
 @pytest.mark.parametrize("key", ["tag_set1", "tag_set2"])
-def test_a_tag_outside_the_vocabulary_is_named(tmp_path, tag, key):
+def test_a_tag_outside_the_vocabulary_is_named_at_opening(tmp_path, key):
     write_images(tmp_path, [1])
-    record = region_record(9, 1, extra_info={"parser_result": {key: [0, tag]}})
-    path = write_annotations(tmp_path, [image_record(1)], [record])
-    message = rf"train.json: .*region id 9 has tag {tag}, must be an index in 0\.\.3, .* 4 tags"
+    records = [
+        region_record(9 + tag, 1, extra_info={"parser_result": {key: [0, tag]}})
+        for tag in (3, 4, 2)
+    ]
+    path = write_annotations(tmp_path, [image_record(1)], records)
+    message = r"train.json: region 13 has tag 4, must be an index in 0\.\.3, .* 4 tags"
     with pytest.raises(ValueError, match=message):
-        dataset(path)[0]
-    assert dataset(path, tag_vocabulary=None)[0].ids == [9]
+        dataset(path)
+    assert dataset(path, tag_vocabulary=None)[0].ids == [12]
+    five = TagVocabulary((*TAGS.names, "cat"))
+    assert dataset(path, tag_vocabulary=five)[1].tags.tolist() == [
+        [True, False, False, False, True]
+    ]

@@ -67,7 +67,7 @@ def write(folder: Path, content: bytes) -> None:
         (b'{"images": []}', "in.json: has no key 'annotations'"),
         (b'{"annotations": [{"id": 1, "caption": "do', "cut off"),
         (b'{"annotations": [{"id": 1, "caption": "caf\xe9"}]}', "is not UTF-8"),
-        (b'{"annotations": [{"id": 1, "caption": 4}]}', "annotation id 1: 'caption' is 4"),
+        (b'{"annotations": [{"id": 1, "caption": 4}]}', "annotation 1: wrong type: 'caption' is 4"),
         (b'{"annotations": [null]}', r"annotations[0] is None"),
     ],
 )

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dynrefer.datasets.annotations.fields import Cases, Identity
 from dynrefer.datasets.annotations.index_files import Lines, check_position, write_index
-from dynrefer.datasets.annotations.records import BadRecords, Identity, recorded_folder
+from dynrefer.datasets.annotations.records import recorded_folder
+from dynrefer.files import put_in_place
 
-if TYPE_CHECKING:  # it imports torch, which converters of annotations do without
+if TYPE_CHECKING:  # its package loads torch, which what only converts need not do
     from dynrefer.processors.region_image import ImageFile
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = 1  # of the files of an index; a change makes older indexes unfit
+LAYOUT = 2  # of the files of an index; a change makes older indexes unfit
 POLICIES = ("strict", "skip")
 
 
@@ -66,20 +68,24 @@ class ImageRoot(Protocol):
 class AnnotationIndex:
     """Images and regions of one annotation file by position.
 
-    Regions are grouped by image, images are in the order of the file. Made by ``open``. Pickling
-    carries only paths; the copy opens the same files.
+    Regions are grouped by image, images are in the order of the file. ``bad_records`` says what was
+    left out; ``largest_tag`` is -1 where no region has a tag. Made by ``open``. Pickling carries
+    only paths; the copy opens the same files.
     """
 
     def __init__(self, directory: Path, source: Path, image_root: str | ImageRoot | None) -> None:
         self.directory, self.source, self._given_root = directory, source, image_root
-        summary = json.loads((directory / "summary.json").read_text())
+        summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         self.image_root = _image_root(source, image_root, summary["image_root"])
-        self.bad_record_counts: Counter[str] = Counter(summary["counts"])
-        self.bad_records: list[str] = summary["messages"]
+        self.bad_records = Cases(Counter(summary["counts"]), summary["named"])
+        self.largest_tag, self.region_of_largest_tag = summary["largest_tag"]
         self._images = Lines(directory / "images.jsonl")
         self._regions = Lines(directory / "regions.jsonl")
         self._region_starts = np.load(directory / "region_starts.npy", mmap_mode="r")
         self._image_of_region = np.load(directory / "image_of_region.npy", mmap_mode="r")
+        counts = len(self._region_starts), len(self._image_of_region), self._region_starts[-1]
+        if counts != (len(self._images) + 1, len(self._regions), len(self._regions)):
+            raise ValueError("its files are of different lengths")
 
     @classmethod
     def open(
@@ -92,12 +98,13 @@ class AnnotationIndex:
         """Opens the index of an annotation file, and makes it where there is none yet.
 
         It lies in ``<file>.index-<hash>`` beside the file, or in the user's cache directory where
-        that folder cannot be written; a changed file gets a new one. Bad records raise ("strict")
-        or are left out, counted and logged ("skip").
+        that folder cannot be written; a changed file gets a new one, and so does one whose index is
+        damaged. Bad records raise ("strict") or are left out, counted and logged ("skip").
 
         Images lie in ``image_root`` (a folder, or ``ShardedImages``), else in the file's
         ``dataset.image_root``, which is looked for beside the file, then in the current directory;
-        else beside the file. Whether an image is there shows when it is read.
+        else beside the file. Whether an image is there shows when it is read; a name that leads out
+        of the folder is a bad record.
 
         Raises FileNotFoundError for a missing file and ValueError for broken JSON, a missing
         section, bad records under "strict", or a file without a single good region.
@@ -108,15 +115,34 @@ class AnnotationIndex:
         if not source.is_file():
             setting = "the configuration key 'build_info.annotations' usually sets it"
             raise FileNotFoundError(f"no annotation file at {source}; {setting}")
-        places = _index_places(source, f"{bad_records}:{require_caption}")
-        directory = next((place for place in places if place.is_dir()), None)
-        if directory is None:
-            directory = _make_index(places, source, bad_records, require_caption)
-        index = cls(directory, source, image_root)
-        if index.bad_records:
-            bad = BadRecords(index.bad_record_counts, index.bad_records)
-            logger.warning("%s: left out %s; the first: %s", source, bad, bad.messages[0])
+        if image_root is None or isinstance(image_root, str | Path):
+            root = image_root and str(Path(image_root))
+        else:
+            root = ""  # shards hold no other files
+        places = _index_places(source, f"{bad_records}:{require_caption}:{root}")
+        found = (cls._opened(place, source, image_root) for place in places)
+        index = next(filter(None, found), None)
+        if index is None:
+            options = root, bad_records == "strict", require_caption
+            index = cls(_make_index(places, source, *options), source, image_root)
+        if index.bad_records.counts:
+            first = next(iter(index.bad_records.named.values()))[0]
+            logger.warning("%s: left out %s; the first: %s", source, index.bad_records, first)
         return index
+
+    @classmethod
+    def _opened(
+        cls, directory: Path, source: Path, image_root: str | ImageRoot | None
+    ) -> "AnnotationIndex | None":
+        """The index that lies there; None where there is none, or a damaged one, which goes."""
+        if not directory.is_dir():
+            return None
+        try:
+            return cls(directory, source, image_root)
+        except (ValueError, KeyError, IndexError, EOFError, OSError) as error:
+            logger.warning("%s is damaged (%s) and is made again", directory, error)
+            shutil.rmtree(directory, ignore_errors=True)
+            return None
 
     def __reduce__(self) -> tuple:
         return AnnotationIndex, (self.directory, self.source, self._given_root)
@@ -175,9 +201,7 @@ def _index_name(source: Path, key: str) -> str:
     return f"{source.name}.index-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def _make_index(
-    places: tuple[Path, Path], source: Path, bad_records: str, require_caption: bool
-) -> Path:
+def _make_index(places: tuple[Path, Path], source: Path, *options: Any) -> Path:
     """Writes the index under a temporary name, then renames it; returns where it lies."""
     place, in_cache = places
     try:
@@ -193,9 +217,9 @@ def _make_index(
     building = Path(temporary) / "index"
     try:
         building.mkdir()
-        write_index(building, source, bad_records, require_caption)
+        write_index(building, source, *options)
         try:
-            building.rename(place)
+            put_in_place(building, place)
         except OSError:
             if not place.is_dir():
                 raise

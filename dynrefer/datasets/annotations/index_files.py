@@ -9,39 +9,41 @@ import logging
 import os
 from array import array
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dynrefer.datasets.annotations.fields import BadRecord, Cases, Identity
 from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
 from dynrefer.datasets.annotations.records import (
-    BadRecord,
-    BadRecords,
-    Identity,
     check_images,
     known_annotations,
+    recorded_folder,
     region_row,
 )
 from dynrefer.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-LISTED_BAD_RECORDS = 5
 QUIET_SECONDS = 2  # a file that takes no longer shows no progress
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class Lines:
     """Lines of JSON in a file, read by number.
 
     The file is read and not mapped: mapped pages would count as memory of every worker, and in an
-    epoch of shuffled regions these are all pages.
+    epoch of shuffled regions these are all pages. Raises ValueError where the file is not as long
+    as its starts say.
     """
 
     def __init__(self, path: Path) -> None:
         self._starts = np.load(_starts_path(path), mmap_mode="r")
         self._file = path.open("rb", buffering=0)
+        if self._starts[-1] != os.fstat(self._file.fileno()).st_size:
+            raise ValueError(f"{path.name} has not the length that its starts say")
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -61,9 +63,13 @@ class Lines:
         return os.pread(self._file.fileno(), end - start, start)
 
     @staticmethod
-    def write(path: Path, records: Iterable[list]) -> None:
-        """Writes records as lines, and where each starts."""
-        _write_lines(path, (_encode(record).encode() + b"\n" for record in records))
+    def write(path: Path, lines: Iterable[bytes]) -> None:
+        """Writes lines, and where each starts."""
+        starts = array("q", [0])
+        with path.open("wb") as file:
+            for line in lines:
+                starts.append(starts[-1] + file.write(line))
+        np.save(_starts_path(path), np.array(starts, dtype=np.int64))
 
 
 def check_position(position: int, count: int) -> None:
@@ -72,59 +78,78 @@ def check_position(position: int, count: int) -> None:
         raise IndexError(f"position {position} is outside 0..{count - 1}")
 
 
-def write_index(directory: Path, source: Path, bad_records: str, require_caption: bool) -> None:
+def write_index(
+    directory: Path, source: Path, image_root: str | Path | None, strict: bool, captions: bool
+) -> None:
     """Writes the files of an index into an existing folder.
 
-    Raises ValueError for broken JSON, a missing section, bad records under "strict", or a file
+    Images must lie under ``image_root``, "" for any place, None for the folder that the file
+    records. ``captions`` says whether regions without one are bad records.
+
+    Raises ValueError for broken JSON, a missing section, bad records where ``strict``, or a file
     without a single good region.
     """
     logger.info("indexing %s (%.1f MB), once", source, source.stat().st_size / 1e6)
-    image_root = _recorded_image_root(source)
-    bad = BadRecords()
-    images = check_images(iterate_items(source, "images"), bad)
-    Lines.write(directory / "images.jsonl", images.values())
-    found = array("q")
-    rows = _region_rows(source, images, require_caption, bad, found)
-    Lines.write(directory / "ungrouped.jsonl", rows)
-    if bad.counts and bad_records == "strict":
-        listed = "".join(f"\n  {message}" for message in bad.messages[:LISTED_BAD_RECORDS])
+    recorded = _recorded_image_root(source)
+    root = recorded_folder(source, recorded) if image_root is None else image_root
+    bad = Cases()
+    images = check_images(iterate_items(source, "images"), bad, root)
+    Lines.write(directory / "images.jsonl", map(_line, images.values()))
+    regions = _Regions(source, images, captions)
+    Lines.write(directory / "ungrouped.jsonl", regions.lines(bad))
+    if bad.counts and strict:
+        listed = "".join(f"\n  {case}" for cases in bad.named.values() for case in cases)
         advice = "correct the file, or set 'bad_records: skip' to leave them out"
         raise ValueError(f"{source}: {bad}; {advice}. The first:{listed}")
-    if not found:
+    if not regions.image_of_region:
         raise ValueError(f"{source}: holds no usable region; {bad}")
-    image_of_region = np.array(found, dtype=np.int64)
+    image_of_region = np.array(regions.image_of_region, dtype=np.int64)
     counts = np.bincount(image_of_region, minlength=len(images))
     np.save(directory / "region_starts.npy", np.concatenate([[0], np.cumsum(counts)]))
     np.save(directory / "image_of_region.npy", np.sort(image_of_region))
     _group(directory / "ungrouped.jsonl", directory / "regions.jsonl", image_of_region)
-    summary = {"image_root": image_root, "counts": bad.counts, "messages": bad.messages}
-    (directory / "summary.json").write_text(_encode(summary))
+    summary = {"image_root": recorded, "largest_tag": regions.largest_tag} | vars(bad)
+    (directory / "summary.json").write_text(_encode(summary), encoding="utf-8")
 
 
-def _region_rows(
-    source: Path,
-    images: dict[Identity, list],
-    require_caption: bool,
-    bad: BadRecords,
-    image_of_region: array,
-) -> Iterator[list]:
-    """Rows of the good regions in the order of the file; each adds its image's position."""
-    positions = {identity: position for position, identity in enumerate(images)}
-    annotations = Progress(
-        iterate_items(source, "annotations"),
-        desc=f"indexing {source.name}",
-        unit=" regions",
-        delay=QUIET_SECONDS,
-    )
-    for annotation in known_annotations(annotations, images, bad):
-        image_id = annotation["image_id"]
-        try:
-            row = region_row(annotation, images[image_id], require_caption)
-        except BadRecord as error:
-            bad.add(f"annotation id {annotation['id']!r}", error)
-            continue
-        image_of_region.append(positions[image_id])
-        yield row
+def _line(row: list) -> bytes:
+    try:
+        return _encode(row).encode() + b"\n"
+    except UnicodeEncodeError as error:
+        text = error.object[max(error.start - 40, 0) : error.end]
+        raise BadRecord("text is not UTF-8", f"... {text}") from error
+
+
+class _Regions:
+    """The good regions of a file, and what is known of them once their lines were read."""
+
+    def __init__(self, source: Path, images: dict[Identity, list], captions: bool) -> None:
+        self._source, self._images, self._captions = source, images, captions
+        self.image_of_region = array("q")
+        self.largest_tag: tuple[int, Identity | None] = (-1, None)  # and the region that has it
+
+    def lines(self, bad: Cases) -> Iterator[bytes]:
+        """Their lines in the order of the file; the others are counted as bad."""
+        positions = {identity: position for position, identity in enumerate(self._images)}
+        annotations = Progress(
+            iterate_items(self._source, "annotations"),
+            desc=f"indexing {self._source.name}",
+            unit=" regions",
+            delay=QUIET_SECONDS,
+        )
+        for annotation in known_annotations(annotations, self._images, bad):
+            image_id = annotation["image_id"]
+            try:
+                row = region_row(annotation, self._images[image_id], self._captions)
+                line = _line(row)
+            except BadRecord as error:
+                bad.add_bad(f"annotation {annotation['id']!r}", error)
+                continue
+            tags = row[-1].get("parser_result", {})
+            for tag in (*tags.get("tag_set1", ()), *tags.get("tag_set2", ())):
+                self.largest_tag = max(self.largest_tag, (tag, row[0]), key=itemgetter(0))
+            self.image_of_region.append(positions[image_id])
+            yield line
 
 
 def _group(ungrouped: Path, path: Path, image_of_region: np.ndarray) -> None:
@@ -135,17 +160,9 @@ def _group(ungrouped: Path, path: Path, image_of_region: np.ndarray) -> None:
         return
     lines = Lines(ungrouped)
     order = np.argsort(image_of_region, kind="stable")
-    _write_lines(path, (lines.text(number) for number in order))
+    Lines.write(path, (lines.text(number) for number in order))
     for file in (ungrouped, _starts_path(ungrouped)):
         file.unlink()
-
-
-def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    starts = array("q", [0])
-    with path.open("wb") as file:
-        for line in lines:
-            starts.append(starts[-1] + file.write(line))
-    np.save(_starts_path(path), np.array(starts, dtype=np.int64))
 
 
 def _starts_path(path: Path) -> Path:
@@ -154,8 +171,8 @@ def _starts_path(path: Path) -> Path:
 
 def _recorded_image_root(source: Path) -> str:
     """``dataset.image_root``; this reads the whole file, so what is broken shows before the work"""
-    dataset = read_members(source, without=("images", "annotations")).get("dataset", {})
-    image_root = dataset.get("image_root", "") if isinstance(dataset, dict) else None
+    dataset = read_members(source, without=("images", "annotations")).get("dataset") or {}
+    image_root = dataset.get("image_root") or "" if isinstance(dataset, dict) else None
     if not isinstance(image_root, str):
         raise ValueError(f"{source}: 'dataset' must be an object, its 'image_root' a folder's path")
     return image_root

@@ -1,48 +1,32 @@
-"""Checks of the records in the release's COCO-style JSON, and the rows an index keeps of them.
+"""The records in the release's COCO-style JSON, and the rows an index keeps of them.
 
 Rows are plain lists, as they are written to disk: an image is [id, file name, width, height], a
 region is [id, image id, box xyxy, captions, extra_info].
 """
 
-import math
-from collections import Counter
+import os
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-KEPT_MESSAGES = 20
-DETAIL_LENGTH = 200  # a polygon can have thousands of numbers
+from dynrefer.datasets.annotations.fields import (
+    BadRecord,
+    Cases,
+    Identity,
+    captions_of,
+    checked_text,
+    finite_numbers,
+    identity_of,
+    label_of,
+    members_of,
+    size_of,
+    text_of,
+    value_of,
+)
 
-Identity = int | str
-
-
-class BadRecord(Exception):
-    """A record that cannot be used: a reason to count by, and the value at fault."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail[:DETAIL_LENGTH]}")
-        self.reason = reason
-
-
-@dataclass
-class BadRecords:
-    """How many records are bad for which reason, and the first messages in full."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    messages: list[str] = field(default_factory=list)
-
-    def add(self, record: str, error: BadRecord) -> None:
-        """Counts a bad record under its reason, and keeps the first messages."""
-        self.counts[error.reason] += 1
-        if len(self.messages) < KEPT_MESSAGES:
-            self.messages.append(f"{record}: {error}")
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{count} x {reason}" for reason, count in self.counts.items())
-        return f"{self.counts.total()} bad records ({counts})"
+_LONGEST_RUN = 60  # bits
 
 
 def recorded_folder(source: Path, image_root: str) -> Path:
@@ -51,37 +35,44 @@ def recorded_folder(source: Path, image_root: str) -> Path:
     return beside_source if beside_source.is_dir() else Path(image_root)
 
 
-def check_images(records: Iterable[Any], bad: BadRecords) -> dict[Identity, list]:
-    """Rows of the usable images by id, in the order of the file."""
+def lies_under(root: str | Path, file_name: str) -> bool:
+    """Whether a file name stays in a folder, by its words alone: ".." and "/" may lead out."""
+    folder = os.path.abspath(root)
+    return os.path.commonpath([folder, os.path.abspath(os.path.join(folder, file_name))]) == folder
+
+
+def check_images(
+    records: Iterable[Any], bad: Cases, root: str | Path | None = None
+) -> dict[Identity, list]:
+    """Rows of the usable images by id, in the order of the file; no name may leave ``root``."""
     rows: dict[Identity, list] = {}
     for position, record in enumerate(records):
         try:
-            row = [_value(record, key, kind) for key, kind in _IMAGE_KEYS.items()]
+            row = [identity_of(record), text_of(record, "file_name"), *size_of(record)]
             if row[0] in rows:
                 raise BadRecord("duplicate id", "another image has it")
-            if row[2] < 1 or row[3] < 1:
-                raise BadRecord("image has no area", f"{row[2]} x {row[3]} pixels")
+            if root and not lies_under(root, row[1]):
+                raise BadRecord("file outside the image root", f"{row[1]!r} in {root}")
             rows[row[0]] = row
         except BadRecord as error:
-            bad.add(_label("image", record, position), error)
+            bad.add_bad(label_of("image", record, position), error)
     return rows
 
 
 def known_annotations(
-    annotations: Iterable[Any], images: Container[Identity], bad: BadRecords
+    annotations: Iterable[Any], images: Container[Identity], bad: Cases
 ) -> Iterator[dict]:
     """Annotations with a new id and a known image, one by one in the order given."""
     ids: set[Identity] = set()
     for position, annotation in enumerate(annotations):
         try:
-            identity = _value(annotation, "id", (int, str))
-            image_id = _value(annotation, "image_id", (int, str))
+            identity, image_id = identity_of(annotation), identity_of(annotation, "image_id")
             if identity in ids:
                 raise BadRecord("duplicate id", "another annotation has it")
             if image_id not in images:
                 raise BadRecord("unknown image id", f"{image_id!r} is not among the good 'images'")
         except BadRecord as error:
-            bad.add(_label("annotation", annotation, position), error)
+            bad.add_bad(label_of("annotation", annotation, position), error)
             continue
         ids.add(identity)
         yield annotation
@@ -92,58 +83,36 @@ def region_row(annotation: dict[str, Any], image: list, require_caption: bool) -
 
     The box comes from ``segmentation`` where there is one (polygons or RLE), else from ``bbox``.
     """
-    identity, image_id, width, height = annotation["id"], image[0], image[2], image[3]
+    width, height = image[2], image[3]
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         box = _mask_box(segmentation, width, height)
-    elif segmentation:
-        box = _widened(_polygon_box(segmentation))
-    else:
+    elif segmentation is None or segmentation in ([], [[]]):
         box = _plain_box(annotation)
+    else:
+        box = _widened(_polygon_box(segmentation))
     if box[2] <= 0 or box[3] <= 0 or box[0] >= width or box[1] >= height:
         raise BadRecord("box outside the image", f"xyxy {box} in {width} x {height} pixels")
-    captions = _captions(annotation, require_caption)
-    return [identity, image_id, box, captions, _extra_info(annotation)]
-
-
-_IMAGE_KEYS = {"id": (int, str), "file_name": str, "width": int, "height": int}
-
-
-def _value(record: Any, key: str, kind: type | tuple[type, ...]) -> Any:
-    if not isinstance(record, dict) or key not in record:
-        raise BadRecord("missing key", f"'{key}'")
-    if not isinstance(record[key], kind):
-        raise BadRecord("wrong type", f"'{key}' is {record[key]!r}")
-    return record[key]
-
-
-def _label(section: str, record: Any, position: int) -> str:
-    known = isinstance(record, dict) and "id" in record
-    return f"{section} id {record['id']!r}" if known else f"{section} at position {position}"
-
-
-def _numbers(values: Any, key: str) -> list[float]:
-    if not isinstance(values, list) or not all(isinstance(v, (int, float)) for v in values):
-        raise BadRecord("wrong type", f"'{key}' holds {values!r}, must be a list of numbers")
-    if not all(map(math.isfinite, values)):
-        raise BadRecord("box is not finite", f"'{key}' is {values}")
-    return values
+    captions = captions_of(annotation)
+    if require_caption and not captions:
+        raise BadRecord("empty caption", f"'caption' is {annotation.get('caption', '')!r}")
+    return [annotation["id"], image[0], box, captions, _extra_info(annotation)]
 
 
 def _plain_box(annotation: dict[str, Any]) -> list[float]:
-    values = _numbers(_value(annotation, "bbox", list), "bbox")
-    if len(values) != 4:
-        raise BadRecord("wrong type", f"'bbox' is {values}, must be [x, y, width, height]")
-    x, y, width, height = values
+    x, y, width, height = finite_numbers(value_of(annotation, "bbox", list), "bbox", 4)
     if width <= 0 or height <= 0:
-        raise BadRecord("box has no area", f"'bbox' is {values} (x, y, width, height)")
+        raise BadRecord("box has no area", f"'bbox' is {annotation['bbox']} (x, y, width, height)")
     return [x, y, x + width, y + height]
 
 
 def _polygon_box(polygons: Any) -> list[float]:
+    """The box around polygons, or around one that stands alone."""
+    if isinstance(polygons, list) and len(polygons) >= 6 and not isinstance(polygons[0], list):
+        polygons = [polygons]
     if not isinstance(polygons, list) or not all(isinstance(part, list) for part in polygons):
         raise BadRecord("wrong type", "'segmentation' must be a list of polygons, or RLE")
-    values = _numbers([value for part in polygons for value in part], "segmentation")
+    values = finite_numbers([value for part in polygons for value in part], "segmentation")
     if not values or any(len(part) % 2 for part in polygons):
         raise BadRecord("wrong type", "'segmentation' has a polygon that is not pairs of x and y")
     xs, ys = values[0::2], values[1::2]
@@ -152,11 +121,11 @@ def _polygon_box(polygons: Any) -> list[float]:
 
 def _mask_box(mask: dict[str, Any], width: int, height: int) -> list[float]:
     """First and last column and row with a pixel, as published, but at least one pixel apart."""
-    counts = _value(mask, "counts", (list, str))
+    counts = value_of(mask, "counts", (list, str))
     if mask.get("size") != [height, width]:
         wanted = f"the image's [{height}, {width}]"
         raise BadRecord("wrong type", f"mask 'size' is {mask.get('size')}, must be {wanted}")
-    runs = _run_lengths(counts) if isinstance(counts, str) else _numbers(counts, "counts")
+    runs = _run_lengths(counts) if isinstance(counts, str) else _whole_numbers(mask, "counts")
     if min(runs, default=-1) < 0 or sum(runs) != width * height:
         raise BadRecord("wrong type", f"mask 'counts' must add up to {width * height} pixels")
     # Runs go down the columns, without and with the region in turn.
@@ -176,7 +145,9 @@ def _run_lengths(text: str) -> list[int]:
     """Run lengths in COCO's text form: five bits a character, lowest first, then differences."""
     runs: list[int] = []
     value = shift = 0
-    for code in text.encode():
+    for code in checked_text(text, "counts").encode():
+        if shift > _LONGEST_RUN:
+            raise BadRecord("wrong type", "mask 'counts' has a number without an end")
         bits = code - 48
         value |= (bits & 31) << shift
         shift += 5
@@ -199,27 +170,21 @@ def _widened(box: list[float]) -> list[float]:
     return [x1, y1, x2, y2]
 
 
-def _captions(annotation: dict[str, Any], required: bool) -> list[str]:
-    """All references of a region, ``caption`` first; a text without a word is no reference."""
-    caption, others = annotation.get("caption", ""), annotation.get("captions", [])
-    if not isinstance(others, list) or not all(isinstance(t, str) for t in [caption, *others]):
-        raise BadRecord("wrong type", "'caption' must be a text and 'captions' a list of texts")
-    texts = [caption, *others]
-    if caption in others:
-        texts.pop(1 + others.index(caption))
-    references = [text for text in texts if any(map(str.isalnum, text))]
-    if required and not references:
-        raise BadRecord("empty caption", f"'caption' is {caption!r}")
-    return references
+def _whole_numbers(record: dict[str, Any], key: str) -> list[int]:
+    values = value_of(record, key, list)
+    for value in values:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or value % 1 or value < 0:
+            raise BadRecord("wrong type", f"'{key}' holds {value!r}, must be whole numbers from 0")
+    return list(map(int, values))
 
 
 def _extra_info(annotation: dict[str, Any]) -> dict[str, Any]:
-    extra_info = annotation.get("extra_info", {})
-    parsed = extra_info.get("parser_result", {}) if isinstance(extra_info, dict) else None
-    if not isinstance(parsed, dict):
-        raise BadRecord("wrong type", "'extra_info' and its 'parser_result' must be objects")
-    for key in ("tag_set1", "tag_set2"):
-        tags = parsed.get(key, [])
-        if not isinstance(tags, list) or not all(isinstance(tag, int) for tag in tags):
-            raise BadRecord("wrong type", f"'{key}' is {tags!r}, must be a list of tag indices")
+    """The labels of a region that are not null; tags are checked here, others by their tasks."""
+    extra_info = members_of(annotation.get("extra_info"), "extra_info")
+    if "parser_result" in extra_info:
+        parsed = members_of(extra_info["parser_result"], "parser_result")
+        sets = [key for key in ("tag_set1", "tag_set2") if key in parsed]
+        tags = {key: _whole_numbers(parsed, key) for key in sets}
+        extra_info["parser_result"] = parsed | tags
     return extra_info

@@ -1,32 +1,40 @@
-"""COCO 2017 for region recognition: every annotated object with the name of its class.
+"""COCO-style files of one kind of label: COCO 2017, OVAD, and boxes with captions.
 
-As in the release's own file crowds stay in, the caption is the class, and the region is the tight
-box of COCO's segmentation; ``bbox`` is COCO's own box, which COCOeval compares.
+COCO 2017, for region recognition: as in the release's own file crowds stay in, the caption is the
+class, and the region is the tight box of COCO's segmentation; ``bbox`` is COCO's own box, which
+COCOeval compares.
+
+OVAD: boxes of COCO val2017 with a label for each of 117 attributes. The file carries the release's
+sections ``attrs`` and ``cats``; captions are the category's name.
+
+Boxes with captions: the published VG region captioning is on GLaMM's ``test_caption.json``, one
+region for each of 5,000 test images (stated by the authors in callsys/ControlCap, issue 5); ids and
+captions stay as they are. GRiT's ``train.json`` and ``test.json`` of Visual Genome are of the form.
 """
 
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotations.records import BadRecord
-from dynrefer.datasets.convert.coco_style import (
+from dynrefer.datasets.annotations.fields import BadRecord, finite_numbers, text_of, value_of
+from dynrefer.datasets.annotations.json_stream import iterate_items
+from dynrefer.datasets.convert.reading import (
+    PlacedBox,
+    categories_of,
     category_of,
-    convert_regions,
-    read_categories,
-    read_images,
-)
-from dynrefer.datasets.convert.source_records import (
-    Image,
-    box_of,
     check_overlap,
-    identity_of,
-    read_records,
+    convert_regions,
+    read_images,
+    read_other_members,
 )
-from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
+from dynrefer.datasets.convert.visual_genome import image_names
+from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder
 
-# Of the published files: images that have an object, objects.
+# Of the published files: images that have an object, objects, and so on.
 EXPECTED = {
     "instances_val2017.json": {"images": 4_952, "regions": 36_781, "classes": 80},
     "instances_train2017.json": {"images": 117_266, "regions": 860_001, "classes": 80},
+    "ovad2000.json": {"images": 2_000, "regions": 14_300, "attributes": 117, "classes": 80},
+    "test_caption.json": {"images": 5_000, "regions": 5_000},
 }
 
 
@@ -37,26 +45,76 @@ def convert_coco(source: str | Path, out: str | Path, images: ImageFolder) -> An
     no COCO instances.
     """
     source = Path(source)
-    categories = read_categories(source)
+    categories = categories_of(read_other_members(source), source)
     names = {category["id"]: category["name"] for category in categories}
 
-    def region_of(record: Any, image: Image, _: int) -> tuple[dict[str, Any], None]:
-        box = box_of(record)
-        check_overlap(box, image)
+    def labels_of(record: Any) -> dict[str, Any]:
         category = category_of(record, names)
-        segmentation = record.get("segmentation")
-        if not isinstance(segmentation, (list, dict, type(None))):
-            raise BadRecord("wrong type", f"'segmentation' is {segmentation!r}")
-        region = {"id": identity_of(record), "image_id": image["id"], "bbox": box}
-        if segmentation:
-            region["segmentation"] = segmentation
         recognition = {"category": category, "category_id": record["category_id"]}
-        extra_info = {"coco_result": recognition}
-        return {**region, "caption": category, "extra_info": extra_info}, None
+        labels = {"caption": category, "extra_info": {"coco_result": recognition}}
+        segmentation = record.get("segmentation")
+        return {"segmentation": segmentation, **labels} if segmentation else labels
 
-    expected = EXPECTED.get(source.name)
-    with AnnotationWriter(out, images, expected, {"categories": categories}) as writer:
+    sections = {"categories": categories}
+    with AnnotationWriter(out, images, [source], EXPECTED.get(source.name), sections) as writer:
         writer.counts["classes"] = len(categories)
-        table = read_images(source, images, writer)
-        convert_regions(read_records(source, "annotations"), table, writer, region_of)
+        table = read_images(source, writer)
+        convert_regions(iterate_items(source, "annotations"), table, writer, labels_of, _own_box)
+    return writer
+
+
+def _own_box(record: Any, image: Image) -> PlacedBox:
+    box = finite_numbers(value_of(record, "bbox", list), "bbox", count=4)
+    check_overlap(box, image)
+    return box, None
+
+
+def convert_ovad(source: str | Path, out: str | Path, images: ImageFolder) -> AnnotationWriter:
+    """Converts OVAD's annotations; returns the finished writer with its counts.
+
+    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
+    not OVAD's.
+    """
+    source = Path(source)
+    members = read_other_members(source)
+    attributes, categories = members.get("attributes"), categories_of(members, source)
+    if not isinstance(attributes, list) or not attributes:
+        raise ValueError(f"{source}: needs 'attributes'; other members: {sorted(members)}")
+    names = {category["id"]: category["name"] for category in categories}
+
+    def labels_of(record: Any) -> dict[str, Any]:
+        labels = value_of(record, "att_vec", list)
+        known = [label for label in labels if type(label) is int and label in (1, 0, -1)]
+        if not len(known) == len(labels) == len(attributes):
+            raise BadRecord("wrong label", f"'att_vec' must hold {len(attributes)} of 1, 0, -1")
+        extra_info = {"ovad_result": {"att_vec": labels}}
+        return {"caption": category_of(record, names), "extra_info": extra_info}
+
+    sections = {"attrs": attributes, "cats": categories}
+    with AnnotationWriter(out, images, [source], EXPECTED.get(source.name), sections) as writer:
+        writer.counts.update(attributes=len(attributes), classes=len(categories))
+        table = read_images(source, writer)
+        convert_regions(iterate_items(source, "annotations"), table, writer, labels_of)
+    return writer
+
+
+def convert_region_captions(
+    source: str | Path, out: str | Path, images: ImageFolder
+) -> AnnotationWriter:
+    """Converts images, boxes (xywh) and captions; returns the finished writer with its counts.
+
+    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
+    not COCO-style.
+    """
+    source = Path(source)
+
+    def names_of(record: Any) -> tuple[str, ...]:
+        return image_names(text_of(record, "file_name"))
+
+    def labels_of(record: Any) -> dict[str, Any]:
+        return {"caption": text_of(record, "caption"), "extra_info": {}}
+
+    with AnnotationWriter(out, images, [source], EXPECTED.get(source.name)) as writer:
+        table = read_images(source, writer, names_of)
+        convert_regions(iterate_items(source, "annotations"), table, writer, labels_of)
     return writer

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dynrefer.command_line import USER_ERRORS, plain_parser
+from dynrefer.datasets.annotations.tagging import tag_annotations
 from dynrefer.datasets.convert.visual_genome import AnnotationStep
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
 from dynrefer.vocabulary import load_tags
@@ -43,9 +44,6 @@ def tag_step(arguments: argparse.Namespace) -> AnnotationStep:
     """What fills in the tags that ``--tags`` asks for; nothing without it."""
     if arguments.tags is None:
         return iter
-    # Only where it is asked for: the package of the parsers loads torch, which takes seconds.
-    from dynrefer.datasets.convert.tags import tag_annotations
-
     vocabulary = load_tags(arguments.tags)
     return lambda annotations: tag_annotations(
         annotations, vocabulary, parser=arguments.parser, processes=arguments.processes

@@ -10,13 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotations.records import BadRecord, region_row
-from dynrefer.datasets.convert.source_records import (
-    finite_numbers,
-    read_records,
-    text_of,
-    value_of,
-)
+from dynrefer.datasets.annotations.fields import BadRecord, size_of, text_of, value_of
+from dynrefer.datasets.annotations.json_stream import iterate_items
+from dynrefer.datasets.annotations.records import region_row
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
 from dynrefer.files import write_text
 from dynrefer.vocabulary import read_text
@@ -37,8 +33,8 @@ def convert_imagenet_s(
     source, out = Path(source), Path(out)
     names = read_class_names(class_names)
     classes: dict[str, int] = {}
-    with AnnotationWriter(out, images, EXPECTED) as writer:
-        for position, record in enumerate(read_records(source)):
+    with AnnotationWriter(out, images, [source], EXPECTED) as writer:
+        for position, record in enumerate(iterate_items(source)):
             label = f"image {position}"
             try:
                 word = text_of(record, "category_word")
@@ -56,7 +52,8 @@ def convert_imagenet_s(
             extra_info = {"imagenet_s_result": result}
             writer.add(image, {**region, "caption": names[word], "extra_info": extra_info})
         writer.counts["classes"] = len(classes)
-    write_class_names(out.with_name(f"{out.stem}_class.json"), [names[word] for word in classes])
+    text = json.dumps([names[word] for word in classes], indent=0, ensure_ascii=False)
+    write_text(out.with_name(f"{out.stem}_class.json"), f"{text}\n")
     return writer
 
 
@@ -73,17 +70,11 @@ def read_class_names(path: str | Path) -> dict[str, str]:
     return names
 
 
-def write_class_names(path: Path, names: list[str]) -> None:
-    """Writes a class vocabulary, a JSON list, in one step."""
-    text = json.dumps(names, indent=0, ensure_ascii=False) + "\n"
-    write_text(path, text)
-
-
 def _image(record: Any, position: int, images: ImageFolder) -> dict[str, Any]:
     size = value_of(value_of(record, "mask", dict), "size", list)
-    height, width = map(int, finite_numbers(size, "size", 2))
-    if width < 1 or height < 1:
-        raise BadRecord("image has no area", f"{width} x {height} pixels")
+    if len(size) != 2:
+        raise BadRecord("wrong type", f"mask 'size' is {size}, must be [height, width]")
+    width, height = size_of({"height": size[0], "width": size[1]})
     name = images.find(text_of(record, "image_pth"))
     return {"id": position, "file_name": name, "width": width, "height": height}
 

@@ -6,28 +6,26 @@ entry for each sentence. ``by="region"`` keeps all sentences of a referred objec
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotations.records import BadRecord, Identity
-from dynrefer.datasets.convert.coco_style import image_of, read_images
-from dynrefer.datasets.convert.plain_pickle import read_plain_pickle
-from dynrefer.datasets.convert.source_records import (
-    Box,
-    box_in_image,
-    box_of,
+from dynrefer.datasets.annotations.fields import (
+    BadRecord,
+    Identity,
     identity_of,
     label_of,
-    read_records,
     text_of,
     value_of,
 )
+from dynrefer.datasets.annotations.json_stream import iterate_items
+from dynrefer.datasets.convert.plain_pickle import read_plain_pickle
+from dynrefer.datasets.convert.reading import PlacedBox, box_of, image_of, read_images
 from dynrefer.datasets.convert.visual_genome import AnnotationStep
-from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
+from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder, split_writers
 
 SPLITS = ("train", "val", "test")
 GROUPINGS = ("sentence", "region")
+_OBJECT_KEYS = ("image_id", "bbox")
 EXPECTED = {
     "train": {"refs": 42_226, "sentences": 80_512},
     "val": {"refs": 2_573, "sentences": 4_896},
@@ -56,17 +54,12 @@ def convert_refcocog(
     records = read_plain_pickle(refs)
     if not isinstance(records, list):
         raise ValueError(f"{refs}: must hold a list of refs, holds a {type(records).__name__}")
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(AnnotationWriter(out, images, EXPECTED[split]))
-            for split, out in outs.items()
-        }
-        source = _Source(records, Path(instances), images, writers)
+    sources = Path(refs), Path(instances)
+    with split_writers(outs, images, sources, EXPECTED) as writers:
+        source = _Source(records, sources[1], writers)
         for region in step(source.regions(by)):
             split = source.split_of[region["id"]]
             writers[split].add(source.images[region["image_id"]], region)
-        for writer in writers.values():
-            writer.check()
     return writers
 
 
@@ -77,7 +70,6 @@ class _Source:
         self,
         refs: list[Any],
         instances: Path,
-        images: ImageFolder,
         writers: Mapping[str, AnnotationWriter],
     ) -> None:
         self._refs, self._writers = refs, writers
@@ -85,15 +77,15 @@ class _Source:
         # What belongs to no split, or to several, is reported with the first.
         self._first = next(iter(writers.values()))
         image_ids, object_ids = self._wanted("image_id"), self._wanted("ann_id")
-        self.images = read_images(instances, images, self._first, wanted=image_ids)
-        self._boxes: dict[Identity, tuple[Identity, Box]] = {}
-        for position, record in enumerate(read_records(instances, "annotations")):
+        self.images = read_images(instances, self._first, wanted=image_ids)
+        self._objects: dict[Identity, dict[str, Any]] = {}
+        for position, record in enumerate(iterate_items(instances, "annotations")):
             try:
                 identity = identity_of(record)
-                if identity in self._boxes:
+                if identity in self._objects:
                     raise BadRecord("duplicate id", "an earlier annotation has it")
                 if identity in object_ids:
-                    self._boxes[identity] = identity_of(record, "image_id"), box_of(record)
+                    self._objects[identity] = {key: record.get(key) for key in _OBJECT_KEYS}
             except BadRecord as error:
                 self._first.drop(label_of("annotation", record, position), error)
 
@@ -128,8 +120,7 @@ class _Source:
         self, ref: Any, label: str, writer: AnnotationWriter, by: str
     ) -> Iterator[dict[str, Any]]:
         owner, object_id = identity_of(ref, "image_id"), identity_of(ref, "ann_id")
-        image, box = image_of(self.images, owner), self._box(object_id, owner)
-        box, change = box_in_image(box, image)
+        box, change = self._box(object_id, image_of(self.images, owner))
         sentences = list(self._sentences(value_of(ref, "sentences", list), label, writer))
         if not sentences:
             raise BadRecord("no sentence", "none of its sentences can be used")
@@ -158,10 +149,10 @@ class _Source:
             writer.counts["sentences"] += 1
             yield sentence
 
-    def _box(self, object_id: Identity, owner: Identity) -> Box:
-        if object_id not in self._boxes:
+    def _box(self, object_id: Identity, image: Image) -> PlacedBox:
+        if object_id not in self._objects:
             raise BadRecord("unknown annotation id", f"{object_id!r} is not in the instances file")
-        image_id, box = self._boxes[object_id]
-        if image_id != owner:
-            raise BadRecord("unknown image id", f"says {owner!r}, its object is in {image_id!r}")
-        return box
+        owner = self._objects[object_id]["image_id"]
+        if owner != image["id"]:
+            raise BadRecord("unknown image id", f"says {image['id']!r}, its object is in {owner!r}")
+        return box_of(self._objects[object_id], image)

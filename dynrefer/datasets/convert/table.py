@@ -5,13 +5,14 @@
 | ``image`` | file name under the folder of images |
 | ``x``, ``y``, ``width``, ``height`` | the box in pixels; or ``x1``, ``y1``, ``x2``, ``y2`` |
 | ``caption`` | the reference |
-| ``id`` | optional; else the number of the row, from 1 |
+| ``id`` | optional; where it is absent or blank, the number of the row or the next free one |
 
 In JSON lines ``bbox`` may hold the four numbers of the box (x, y, width, height), ``captions`` a
 list of references, and ``extra_info`` further labels, which are kept.
 """
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,20 +20,18 @@ from typing import Any
 
 import PIL.Image
 
-from dynrefer.datasets.annotations.records import BadRecord
-from dynrefer.datasets.convert.source_records import (
-    Box,
-    Image,
-    box_in_image,
-    box_of,
-    checked_text,
+from dynrefer.datasets.annotations.fields import (
+    BadRecord,
+    Identity,
+    captions_of,
     finite_numbers,
     identity_of,
+    members_of,
     text_of,
-    value_of,
 )
+from dynrefer.datasets.convert.reading import PlacedBox, box_of
 from dynrefer.datasets.convert.visual_genome import AnnotationStep
-from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
+from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder
 
 _BOX_COLUMNS = (("x", "y", "width", "height"), ("x1", "y1", "x2", "y2"))
 
@@ -49,14 +48,14 @@ def convert_table(
     """
     source = Path(source)
     readers: dict[str, Callable[[Path], Iterator[Any]]] = {".csv": _csv, ".jsonl": _json_lines}
-    if source.suffix not in readers:
+    read = readers.get(source.suffix.lower())
+    if read is None:
         raise ValueError(f"{source}: must be a .csv or a .jsonl file")
     if not source.is_file():
         raise FileNotFoundError(f"no file at {source}")
-    with AnnotationWriter(out, images) as writer:
-        table = _Images(images)
-        rows = readers[source.suffix](source)
-        for region in step(_regions(rows, table, writer)):
+    with AnnotationWriter(out, images, [source]) as writer:
+        table, numbers = _Images(images), _FreeNumbers(read(source))
+        for region in step(_regions(read(source), table, numbers, writer)):
             writer.add(table.by_id[region["image_id"]], region)
     return writer
 
@@ -79,57 +78,63 @@ class _Images:
 
     def _read(self, name: str) -> Image | BadRecord:
         try:
-            path = self._folder.root / self._folder.find(name)
-            with PIL.Image.open(path) as image:
+            with PIL.Image.open(self._folder.root / self._folder.find(name)) as image:
                 width, height = image.size
         except BadRecord as error:
             return error
-        except (OSError, PIL.Image.DecompressionBombError) as error:
-            return BadRecord("image cannot be read", f"{name}: {error}")
+        except Exception as error:  # PIL's readers raise of all kinds at broken files
+            return BadRecord("image cannot be read", f"{name}: {type(error).__name__}: {error}")
         number = len(self.by_id) + 1
         record = {"id": number, "file_name": name, "width": width, "height": height}
         self.by_id[number] = record
         return record
 
 
+class _FreeNumbers:
+    """Ids for the rows that have none: their numbers, unless another row has that as its own."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        ids = [row.get("id") if isinstance(row, dict) else None for row in rows]
+        self._taken = {identity for identity in ids if isinstance(identity, (int, str))}
+        beyond = itertools.count(len(ids) + 1)
+        self._spare = (number for number in beyond if number not in self._taken)
+
+    def of_row(self, number: int) -> int:
+        return next(self._spare) if number in self._taken else number
+
+
 def _regions(
-    rows: Iterable[Any], images: _Images, writer: AnnotationWriter
+    rows: Iterable[Any], images: _Images, numbers: _FreeNumbers, writer: AnnotationWriter
 ) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
-        label = f"row {number}"
         try:
             if isinstance(row, BadRecord):
                 raise row
             image = images.find(text_of(row, "image"))
-            box, change = box_in_image(_box(row), image)
-            identity = identity_of(row) if "id" in row else number
-            region = {"id": identity, "image_id": image["id"], "bbox": box, **_texts(row)}
-            region["extra_info"] = value_of(row, "extra_info", dict) if "extra_info" in row else {}
+            box, change = _box(row, image)
+            region = {"id": _identity(row, number, numbers), "image_id": image["id"], "bbox": box}
+            captions, extra_info = captions_of(row), members_of(row.get("extra_info"), "extra_info")
         except BadRecord as error:
-            writer.drop(label, error)
+            writer.drop(f"row {number}", error)
             continue
         if change:
-            writer.change(label, change)
-        yield region
+            writer.change(f"row {number}", change)
+        texts = {"caption": captions[0] if captions else ""}
+        if len(captions) > 1:
+            texts["captions"] = captions
+        yield {**region, **texts, "extra_info": extra_info}
 
 
-def _box(row: dict[str, Any]) -> Box:
-    if "bbox" in row:
-        return box_of(row)
-    corners = "x1" in row
-    columns = _BOX_COLUMNS[corners]
+def _identity(row: dict[str, Any], number: int, numbers: _FreeNumbers) -> Identity:
+    return numbers.of_row(number) if row.get("id") in (None, "") else identity_of(row)
+
+
+def _box(row: dict[str, Any], image: Image) -> PlacedBox:
+    if row.get("bbox") is not None:
+        return box_of(row, image)
+    columns = _BOX_COLUMNS["x1" in row]
     numbers = finite_numbers([row.get(column) for column in columns], ", ".join(columns), 4)
-    return box_of({"bbox": numbers}, box_format="xyxy" if corners else "xywh")
-
-
-def _texts(row: dict[str, Any]) -> dict[str, Any]:
-    if "captions" not in row:
-        return {"caption": text_of(row, "caption")}
-    captions = value_of(row, "captions", list)
-    if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise BadRecord("wrong type", f"'captions' is {captions!r}, must be a list of texts")
-    captions = [checked_text(caption, "captions") for caption in captions]
-    return {"caption": captions[0], "captions": captions}
+    return box_of({"bbox": numbers}, image, "xyxy" if "x1" in row else "xywh")
 
 
 def _csv(source: Path) -> Iterator[dict[str, Any] | BadRecord]:
@@ -140,24 +145,22 @@ def _csv(source: Path) -> Iterator[dict[str, Any] | BadRecord]:
         except csv.Error as error:
             raise ValueError(f"{source}: is no CSV: {error}") from error
         box = any(all(column in columns for column in names) for names in _BOX_COLUMNS)
-        if not {"image", "caption"} <= set(columns) or not box:
+        if not {"image", "caption"} <= set(columns) or not box or len(set(columns)) < len(columns):
             raise ValueError(
                 f"{source}: needs the columns image, caption and x, y, width, height (or x1, y1, "
-                f"x2, y2); has {', '.join(columns)}"
+                f"x2, y2), each once; has {', '.join(columns)}"
             )
         while True:
             try:
-                row = next(reader)
+                yield _typed(next(reader))
             except StopIteration:
                 return
             except csv.Error as error:
                 yield BadRecord("broken row", str(error))
-                continue
-            yield _typed(row)
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any] | BadRecord:
-    """A row of texts with its numbers as numbers."""
+    """A row of texts with its numbers as numbers; an id is one where it is written as one."""
     if "" in row or None in row.values():
         return BadRecord("broken row", "has more or fewer cells than the header")
     try:
@@ -170,16 +173,17 @@ def _typed(row: dict[str, Any]) -> dict[str, Any] | BadRecord:
     except ValueError as error:
         return BadRecord("wrong type", str(error))
     whole = {column: int(n) if n.is_integer() else n for column, n in numbers.items()}
-    identity = {"id": int(row["id"])} if row.get("id", "").isdecimal() else {}
-    return {**row, **whole, **identity}
+    identity = row.get("id", "").strip()
+    if identity.isdecimal() and str(int(identity)) == identity:
+        identity = int(identity)
+    labels = {key: row[key] for key in ("image", "caption")}
+    return {**labels, **whole, "id": identity}
 
 
 def _json_lines(source: Path) -> Iterator[Any]:
     with source.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for line in file:
-            if not line.strip():
-                continue
+        for line in filter(str.strip, file):
             try:
                 yield json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 yield BadRecord("not JSON", str(error))

@@ -9,27 +9,23 @@ outside its image is dropped from every split.
 
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dynrefer.datasets.annotations.json_stream import read_members
-from dynrefer.datasets.annotations.records import BadRecord, Identity
-from dynrefer.datasets.convert.coco_style import ImageTable, image_of
-from dynrefer.datasets.convert.source_records import (
-    Box,
-    Image,
-    check_overlap,
+from dynrefer.datasets.annotations.fields import (
+    BadRecord,
+    Identity,
     finite_numbers,
     identity_of,
     label_of,
-    read_records,
     size_of,
     text_of,
     value_of,
 )
-from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
+from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
+from dynrefer.datasets.convert.reading import Box, ImageTable, PlacedBox, check_overlap, image_of
+from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder, split_writers
 
 SPLITS = ("train", "val", "test")
 VERSIONS = ("vg1.0", "vg1.2", "vgcoco")
@@ -83,19 +79,13 @@ def convert_visual_genome(
     not Visual Genome's, and ValueError for a split without a usable region.
     """
     split_of = _splits(files.splits)
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(
-                AnnotationWriter(out, images, {"images": EXPECTED_IMAGES[version][split]})
-            )
-            for split, out in outs.items()
-        }
+    sources = files.image_data, files.regions, files.splits
+    expected = {split: {"images": count} for split, count in EXPECTED_IMAGES[version].items()}
+    with split_writers(outs, images, sources, expected) as writers:
         source = _Source(files, writers, split_of, only_coco=version == "vgcoco", images=images)
         for region in step(source.regions()):
             image = source.table[region["image_id"]]
             writers[split_of[image["id"]]].add(image, region)
-        for writer in writers.values():
-            writer.check()
     return writers
 
 
@@ -110,7 +100,7 @@ def image_names(name: str, *folders: str) -> tuple[str, ...]:
     return (*(f"{folder}/{name}" for folder in folders), name)
 
 
-def place_box(box: Box, image: Image, training: bool) -> tuple[Box, str | None]:
+def place_box(box: Box, image: Image, training: bool) -> PlacedBox:
     """A region's box xywh in its image, and what was changed about it.
 
     The box starts at pixel 1 or later and ends at the image's border. BadRecord for a box wholly
@@ -121,21 +111,20 @@ def place_box(box: Box, image: Image, training: bool) -> tuple[Box, str | None]:
     if width < 0 or height < 0:
         raise BadRecord("box has no area", f"{box} (x, y, width, height)")
     right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
-    left, top = (
-        min(max(start, 1), size - 1) for start, size in ((x, image["width"]), (y, image["height"]))
-    )
+    left = min(max(x, 1), image["width"] - 1)
+    top = min(max(y, 1), image["height"] - 1)
+    change = None
     if right <= left or bottom <= top:
         if training:
             raise BadRecord("box has no area", f"{box} (x, y, width, height)")
         # As the published model looks at it (a polygon of a pixel or less).
-        left = right - 1 if right <= left else left
-        top = bottom - 1 if bottom <= top else top
-        return [left, top, right - left, bottom - top], "empty box widened to a pixel"
-    if x < 0 or y < 0 or x + width > right or y + height > bottom:
-        return [left, top, right - left, bottom - top], "box clipped to its image"
-    if x < 1 or y < 1:
-        return [left, top, right - left, bottom - top], "box moved to start at pixel 1"
-    return box, None
+        left, top = min(left, right - 1), min(top, bottom - 1)
+        change = "empty box widened to a pixel"
+    elif x < 0 or y < 0 or x + width > right or y + height > bottom:
+        change = "box clipped to its image"
+    elif x < 1 or y < 1:
+        change = "box moved to start at pixel 1"
+    return ([left, top, right - left, bottom - top], change) if change else (box, None)
 
 
 def _splits(source: Path) -> dict[Identity, str]:
@@ -174,7 +163,7 @@ class _Source:
     def regions(self) -> Iterator[dict[str, Any]]:
         """Usable regions, image by image as the file has them; the others are dropped."""
         seen: set[Identity] = set()
-        for position, record in enumerate(read_records(self._files.regions)):
+        for position, record in enumerate(iterate_items(self._files.regions)):
             label = label_of("regions of image", record, position)
             try:
                 identity = identity_of(record, "id", "image_id")
@@ -216,7 +205,7 @@ class _Source:
     def _read_images(self) -> ImageTable:
         """Images of the wanted splits by id."""
         table: ImageTable = {}
-        for position, record in enumerate(read_records(self._files.image_data)):
+        for position, record in enumerate(iterate_items(self._files.image_data)):
             label = label_of("image", record, position, "image_id")
             try:
                 identity = identity_of(record, "image_id", "id")

@@ -5,15 +5,17 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from dynrefer.datasets.annotations.records import BadRecord, Identity, region_row
-from dynrefer.datasets.convert.source_records import Image
+from dynrefer.datasets.annotations.fields import BadRecord, Cases, Identity, printable
+from dynrefer.datasets.annotations.records import lies_under, region_row
+from dynrefer.files import put_in_place, write_text, writing
 
-NAMED_CASES = 5
+Image = dict[str, Any]  # id, file_name, width, height, as annotation files have them
+_IMAGE_KEYS = ("id", "file_name", "width", "height")
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -33,13 +35,20 @@ class ImageFolder:
     def find(self, *names: str) -> str:
         """The first of an image's possible names under the root that is there.
 
-        Without ``check`` the first of all. Raises BadRecord where none is there.
+        Without ``check`` the first of all. Raises BadRecord where none is there, or one leads out
+        of the root.
         """
+        for name in names:
+            if not lies_under(self.root, name):
+                raise BadRecord("file outside the image root", f"{name!r} in {self.root}")
         if not self.check:
             return names[0]
         for name in names:
-            if (self.root / name).is_file():
-                return name
+            try:
+                if (self.root / name).is_file():
+                    return name
+            except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+                raise BadRecord("image cannot be read", f"{name!r}: {error}") from error
         raise BadRecord("image absent from disk", f"{' or '.join(names)} under {self.root}")
 
     def recorded_for(self, out: Path) -> str:
@@ -47,26 +56,6 @@ class ImageFolder:
         root, folder = self.root.resolve(), out.resolve().parent
         near = os.path.commonpath([root, folder]) != os.sep
         return Path(os.path.relpath(root, folder)).as_posix() if near else str(root)
-
-
-@dataclass
-class _Cases:
-    """How often something happened for which reason, and the first records it happened to."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    named: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, reason: str, case: str) -> None:
-        self.counts[reason] += 1
-        cases = self.named.setdefault(reason, [])
-        if len(cases) < NAMED_CASES:
-            cases.append(case)
-
-    def summary(self) -> dict[str, Any]:
-        return {
-            reason: {"count": count, "first": self.named[reason]}
-            for reason, count in self.counts.most_common()
-        }
 
 
 class AnnotationWriter:
@@ -77,25 +66,29 @@ class AnnotationWriter:
     every one. A file that would come out the same is not touched, so that its index stays good.
     After an error nothing has changed.
 
-    ``expected`` are published counts ("images", "regions", ...) to be shown beside the converted
-    ones; ``sections`` are further top-level members.
+    ``sources`` are the files that are read. ``expected`` are published counts ("images", "regions",
+    ...) to be shown beside the converted ones; ``sections`` are further top-level members.
 
-    Raises ValueError on leaving where not a single region was added.
+    Raises ValueError where ``out`` is a source, and on leaving where not a single region was added.
     """
 
     def __init__(
         self,
         out: str | Path,
         images: ImageFolder,
+        sources: Iterable[Path] = (),
         expected: Mapping[str, int] | None = None,
         sections: Mapping[str, Any] | None = None,
     ) -> None:
-        self.out, self.expected = Path(out), dict(expected or {})
+        self.out, self.images, self.expected = Path(out), images, dict(expected or {})
+        for source in sources:
+            if source.exists() and self.out.exists() and source.samefile(self.out):
+                raise ValueError(f"{self.out} is read and would be written; choose another --out")
         self.counts: Counter[str] = Counter(images=0, regions=0)
         self._head = {"dataset": {"image_root": images.recorded_for(self.out)}, **(sections or {})}
         self._images: dict[Identity, list] = {}
         self._ids: set[Identity] = set()
-        self._dropped, self._changed = _Cases(), _Cases()
+        self._dropped, self._changed = Cases(), Cases()
         self._regions_file: TextIO
         self._drops_file: TextIO
 
@@ -106,13 +99,14 @@ class AnnotationWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        self._regions_file.close()
-        self._drops_file.close()
         try:
-            if error is None:
-                self._finish()
+            with writing(self.out):
+                self._regions_file.close()
+                self._drops_file.close()
+                if error is None:
+                    self._finish()
         finally:
-            for name in ("regions", "dropped", "whole", "report"):
+            for name in ("regions", "dropped", "whole"):
                 self._part(name).unlink(missing_ok=True)
 
     def add(self, image: Image, annotation: Mapping[str, Any]) -> None:
@@ -126,6 +120,9 @@ class AnnotationWriter:
             if annotation["id"] in self._ids:
                 raise BadRecord("duplicate id", "an earlier region has it")
             region_row(annotation, row[:4], require_caption=False)
+            line = _encode(annotation)
+            if not line.isascii() and printable(line) != line:
+                raise BadRecord("text is not UTF-8", printable(line))
         except BadRecord as error:
             self.drop(label, error)
             return
@@ -133,14 +130,14 @@ class AnnotationWriter:
             self._images[image["id"]] = [*row, _encode(dict(image))]
             self.counts["images"] += 1
         self._ids.add(annotation["id"])
-        self._regions_file.write(_separator(self.counts["regions"]) + _encode(annotation))
+        self._regions_file.write(_separator(self.counts["regions"]) + line)
         self.counts["regions"] += 1
 
     def drop(self, record: str, error: BadRecord) -> None:
         """Notes that a record of the source was left out, and why."""
-        self._dropped.add(error.reason, f"{record}: {error}")
+        self._dropped.add_bad(record, error)
         line = {"record": record, "reason": error.reason, "detail": str(error)}
-        self._drops_file.write(_printable(_encode(line)) + "\n")
+        self._drops_file.write(printable(_encode(line)) + "\n")
 
     def change(self, record: str, what: str) -> None:
         """Notes that a record went in, but not as it was."""
@@ -157,7 +154,7 @@ class AnnotationWriter:
         for title, cases in (("dropped", self._dropped), ("changed", self._changed)):
             for reason, count in cases.counts.most_common():
                 lines.append(f"  {title}: {count:,} x {reason}, e.g. {cases.named[reason][0]}")
-        return _printable("\n".join(lines))
+        return "\n".join(lines)
 
     def check(self) -> None:
         """Raises ValueError with the reasons where not a single region was added."""
@@ -176,33 +173,49 @@ class AnnotationWriter:
                 shutil.copyfileobj(regions, file, 1 << 20)
             file.write("\n]}\n")
         if not (self.out.is_file() and filecmp.cmp(whole, self.out, shallow=False)):
-            whole.replace(self.out)
+            put_in_place(whole, self.out)
         dropped = self.out.with_name(f"{self.out.name}.dropped.jsonl")
         if self._dropped.counts:
-            self._part("dropped").replace(dropped)
+            put_in_place(self._part("dropped"), dropped)
         else:
             dropped.unlink(missing_ok=True)
         report = {
             "converted": self.counts,
             "expected": self.expected,
-            "dropped": self._dropped.summary(),
-            "changed": self._changed.summary(),
+            "dropped": _summary(self._dropped),
+            "changed": _summary(self._changed),
         }
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        self._part("report").write_text(_printable(text), encoding="utf-8")
-        self._part("report").replace(self.out.with_name(f"{self.out.name}.report.json"))
+        write_text(self.out.with_name(f"{self.out.name}.report.json"), text)
 
     def _part(self, name: str) -> Path:
         return self.out.with_name(f".{self.out.name}.{name}.part")
 
 
-_IMAGE_KEYS = ("id", "file_name", "width", "height")
+@contextmanager
+def split_writers(
+    outs: Mapping[str, Path],
+    images: ImageFolder,
+    sources: Iterable[Path],
+    expected: Mapping[str, Mapping[str, int]],
+) -> Iterator[dict[str, AnnotationWriter]]:
+    """Writers by split, which put their files in place together, after each has a region."""
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(AnnotationWriter(out, images, sources, expected[split]))
+            for split, out in outs.items()
+        }
+        yield writers
+        for writer in writers.values():
+            writer.check()
+
+
+def _summary(cases: Cases) -> dict[str, Any]:
+    return {
+        reason: {"count": count, "first": cases.named[reason]}
+        for reason, count in cases.counts.most_common()
+    }
 
 
 def _separator(number: int) -> str:
     return ",\n" if number else "\n"
-
-
-def _printable(text: str) -> str:
-    """The text with lone surrogates, which no file takes, as backslash escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -8,11 +8,11 @@ only from afar. Every image follows from (seed, split, number) alone.
 
 import argparse
 import functools
+import glob
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from tqdm import tqdm
 from dynrefer.datasets.shapes import language
 from dynrefer.datasets.shapes.layout import relate, sample_layout
 from dynrefer.datasets.shapes.rendering import Figure, background, draw, visible_part
+from dynrefer.files import put_in_place
+from dynrefer.workers import worker_pool
 
 VERSION = 5
 SPLITS = ("train", "val", "test")
@@ -161,7 +163,7 @@ def _each(write: Callable[[int], Written], count: int) -> Iterator[Written]:
         yield from map(write, range(count))
         return
     # Every image follows from its number alone, so the processes need not talk to each other.
-    with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with worker_pool(processes, cv2.setNumThreads, (1,)) as pool:
         yield from pool.map(write, range(count), chunksize=16)
 
 
@@ -229,6 +231,7 @@ def make_shapes(
             f"{out} holds a shapes world of other parameters ({different}); "
             "choose another folder or pass --overwrite (overwrite=True)"
         )
+    _remove_leftovers(out)
     partial, retired = (
         out.with_name(f".{out.name}.{os.getpid()}.{state}") for state in ("partial", "retired")
     )
@@ -243,11 +246,27 @@ def make_shapes(
         (partial / "world.json").write_text(json.dumps(world, indent=2) + "\n")
         if out.exists():
             os.replace(out, retired)
-        os.replace(partial, out)
+        put_in_place(partial, out)
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _counts(world)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Removes what calls left behind that were killed, and so are no processes any more."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*.*"):
+        process, _, state = path.name.removeprefix(f".{out.name}.").partition(".")
+        if state not in ("partial", "retired") or not process.isdecimal():
+            continue
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            if state == "retired" and not out.exists():
+                os.replace(path, out)  # killed between its two renames
+            shutil.rmtree(path, ignore_errors=True)
+        except PermissionError:
+            continue  # somebody else's, and alive
 
 
 def _check_parameters(images: dict[str, int], seed: int) -> None:

@@ -52,7 +52,7 @@ def test_regions_are_grouped_by_image_in_the_order_of_the_file(annotation_file):
     assert [index.image_of_region(i) for i in range(5)] == [0, 0, 0, 2, 2]
     assert index.region_counts.tolist() == [3, 0, 2]
     assert index.source == annotation_file
-    assert not index.bad_records
+    assert not index.bad_records.counts
 
 
 def test_records_hold_what_the_file_says(tmp_path):
@@ -179,11 +179,11 @@ def test_an_empty_segmentation_leaves_the_box_to_bbox(tmp_path):
 
 BAD_REGIONS = {
     "no id": ({"id": ...}, "missing key", "annotation at position 1: missing key: 'id'"),
-    "no image id": ({"image_id": ...}, "missing key", "annotation id 7: missing key: 'image_id'"),
+    "no image id": ({"image_id": ...}, "missing key", "annotation 7: missing key: 'image_id'"),
     "no box": ({"bbox": ...}, "missing key", "'bbox'"),
     "list as id": ({"id": [7]}, "wrong type", r"'id' is \[7\]"),
     "unknown image": ({"image_id": 99}, "unknown image id", "99 is not among"),
-    "repeated id": ({"id": "good"}, "duplicate id", "annotation id 'good': duplicate id"),
+    "repeated id": ({"id": "good"}, "duplicate id", "annotation 'good': duplicate id"),
     "NaN": ({"bbox": [math.nan, 1, 2, 3]}, "box is not finite", r"'bbox' is \[nan, 1, 2, 3\]"),
     "infinite": ({"bbox": [1, 1, math.inf, 3]}, "box is not finite", "inf"),
     "NaN polygon": ({"segmentation": [[1, math.nan]]}, "box is not finite", "'segmentation'"),
@@ -191,8 +191,8 @@ BAD_REGIONS = {
     "negative": ({"bbox": [9, 9, 3, -3]}, "box has no area", r"\[9, 9, 3, -3\]"),
     "outside": ({"bbox": [64, 2, 5, 5]}, "box outside the image", "in 64 x 48 pixels"),
     "above": ({"bbox": [4, -9, 5, 9]}, "box outside the image", r"xyxy \[4, -9, 9, 0\]"),
-    "three numbers": ({"bbox": [1, 2, 3]}, "wrong type", "must be .x, y, width, height"),
-    "text in box": ({"bbox": ["1", 2, 3, 4]}, "wrong type", "must be a list of numbers"),
+    "three numbers": ({"bbox": [1, 2, 3]}, "wrong type", "must be 4 numbers"),
+    "text in box": ({"bbox": ["1", 2, 3, 4]}, "wrong type", "must be 4 numbers"),
     "flat polygon": ({"segmentation": [1, 2, 3, 4]}, "wrong type", "must be a list of polygons"),
     "odd polygon": ({"segmentation": [[1, 2, 3]]}, "wrong type", "not pairs of x and y"),
     "empty mask": (
@@ -218,13 +218,15 @@ BAD_REGIONS = {
     "no counts": ({"segmentation": {"size": [48, 64]}}, "missing key", "'counts'"),
     "empty caption": ({"caption": " ... "}, "empty caption", "'caption' is ' ... '"),
     "no caption": ({"caption": ...}, "empty caption", "'caption' is ''"),
-    "null caption": ({"caption": None}, "wrong type", "'caption' must be a text"),
-    "text as captions": ({"captions": "a dog"}, "wrong type", "'captions' a list of texts"),
+    "null caption": ({"caption": None}, "empty caption", "'caption' is None"),
+    "number as caption": ({"caption": 4}, "wrong type", "'caption' is 4, must be a text"),
+    "text as captions": ({"captions": "a dog"}, "wrong type", "must be a list of texts"),
+    "null among captions": ({"captions": ["a dog", None]}, "wrong type", "a list of texts"),
     "list as extra": ({"extra_info": []}, "wrong type", "'extra_info'"),
     "tag as name": (
         {"extra_info": {"parser_result": {"tag_set2": ["dog"]}}},
         "wrong type",
-        r"'tag_set2' is \['dog'\], must be a list of tag indices",
+        "'tag_set2' holds 'dog', must be whole numbers from 0",
     ),
 }
 
@@ -242,23 +244,23 @@ def test_a_bad_region_is_named_with_its_reason(tmp_path, case):
     assert not index_folders(tmp_path)
     index = AnnotationIndex.open(path, bad_records="skip", require_caption=True)
     assert [index.region(i).id for i in range(len(index))] == ["good"]
-    assert index.bad_record_counts == {reason: 1}
-    assert len(index.bad_records) == 1
+    assert index.bad_records.counts == {reason: 1}
+    assert [len(cases) for cases in index.bad_records.named.values()] == [1]
 
 
 def test_a_record_that_is_no_object_is_bad(tmp_path):
     path = write_annotations(tmp_path, [image_record(1)], ["x", region_record(1, 1)])
-    with pytest.raises(ValueError, match="annotation at position 0: missing key: 'id'"):
+    with pytest.raises(ValueError, match="annotation at position 0: wrong type: must be an object"):
         AnnotationIndex.open(path)
 
 
 @pytest.mark.parametrize(
     ("image", "reason", "message"),
     [
-        ({"id": 2}, "missing key", "image id 2: missing key: 'file_name'"),
-        (image_record(2, width="64"), "wrong type", "image id 2: wrong type: 'width' is '64'"),
+        ({"id": 2}, "missing key", "image 2: missing key: 'file_name'"),
+        (image_record(2, width="64"), "wrong type", "image 2: wrong type: 'width' is '64'"),
         (image_record(2, height=0), "image has no area", "64 x 0 pixels"),
-        (image_record(1), "duplicate id", "image id 1: duplicate id"),
+        (image_record(1), "duplicate id", "image 1: duplicate id"),
     ],
 )
 def test_bad_images(tmp_path, image, reason, message):
@@ -267,7 +269,7 @@ def test_bad_images(tmp_path, image, reason, message):
     with pytest.raises(ValueError, match=message):
         AnnotationIndex.open(path)
     index = AnnotationIndex.open(path, bad_records="skip")
-    assert index.bad_record_counts == {reason: 1, "unknown image id": 1}
+    assert index.bad_records.counts == {reason: 1, "unknown image id": 1}
     assert (len(index), index.num_images) == (1, 1)
 
 
@@ -279,7 +281,7 @@ def test_strict_lists_the_first_five_and_counts_all(tmp_path):
     assert str(caught.value).count("\n") == 5
 
 
-def test_skip_logs_the_count_at_every_opening_and_keeps_twenty(tmp_path, caplog):
+def test_skip_logs_the_count_at_every_opening_and_names_the_first(tmp_path, caplog):
     regions = [region_record(i, i % 2) for i in range(100)]
     path = write_annotations(tmp_path, [image_record(1)], regions)
     for _ in range(2):
@@ -287,8 +289,8 @@ def test_skip_logs_the_count_at_every_opening_and_keeps_twenty(tmp_path, caplog)
             caplog.clear()
             index = AnnotationIndex.open(path, bad_records="skip")
         assert "50 bad records (50 x unknown image id)" in caplog.text
-        assert len(index.bad_records) == 20
-        assert sum(index.bad_record_counts.values()) == 50
+        assert len(index.bad_records.named["unknown image id"]) == 5
+        assert index.bad_records.counts.total() == 50
 
 
 def test_a_file_without_a_usable_region_is_refused(tmp_path):
@@ -309,7 +311,7 @@ def test_a_missing_file_names_the_setting(tmp_path):
 def test_broken_json_names_its_place(tmp_path):
     path = tmp_path / "train.json"
     path.write_text('{"images": [],\n "annotations": [}')
-    with pytest.raises(ValueError, match=r"train.json: Expecting value \(at byte 32\)"):
+    with pytest.raises(ValueError, match=r"train.json: Expecting value \(at character 32\)"):
         AnnotationIndex.open(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["train.json"]
 
@@ -329,7 +331,7 @@ def test_both_sections_are_needed(tmp_path, content, message):
         AnnotationIndex.open(tmp_path / "train.json")
 
 
-@pytest.mark.parametrize("dataset", [[], {"image_root": 3}])
+@pytest.mark.parametrize("dataset", [[1], {"image_root": 3}])
 def test_the_image_root_must_be_text(tmp_path, dataset):
     images, regions = [image_record(1)], [region_record(1, 1)]
     path = write_annotations(tmp_path, images, regions, dataset=dataset)
@@ -487,12 +489,9 @@ class Captions:
         return self.index.region(i).caption
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_the_same_records(annotation_file, start):
+def test_workers_read_the_same_records(annotation_file):
     captions = Captions(AnnotationIndex.open(annotation_file))
-    loader = DataLoader(
-        captions, batch_size=2, num_workers=2, multiprocessing_context=start, collate_fn=list
-    )
+    loader = DataLoader(captions, batch_size=2, num_workers=2, collate_fn=list)
     assert sum(loader, []) == [captions[i] for i in range(5)]
 
 
@@ -503,7 +502,7 @@ def _open_at_the_same_time(path, barrier, results):
 
 
 def test_processes_that_make_the_index_together_agree(tmp_path):
-    regions = [region_record(i, 1) for i in range(5000)]
+    regions = [region_record(i, 1) for i in range(2000)]
     path = write_annotations(tmp_path, [image_record(1)], regions)
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(3), context.Queue()
@@ -516,7 +515,7 @@ def test_processes_that_make_the_index_together_agree(tmp_path):
     read = [results.get(timeout=30) for _ in processes]
     for process in processes:
         process.join()
-    assert read == [list(range(5000))] * 3
+    assert read == [list(range(2000))] * 3
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -536,13 +535,12 @@ def test_the_loser_of_the_race_uses_the_winners_index(annotation_file, monkeypat
     assert len(list(annotation_file.parent.iterdir())) == 2
 
 
-def test_two_hundred_thousand_regions_open_without_the_file(tmp_path, monkeypatch):
-    images = [image_record(i) for i in range(4000)]
-    regions = [region_record(i, i % 4000) for i in range(200_000)]
-    path = write_annotations(tmp_path, images, regions)
+def test_many_regions_open_without_the_file(tmp_path, monkeypatch):
+    regions = [region_record(i, i % 400) for i in range(20_000)]
+    path = write_annotations(tmp_path, [image_record(i) for i in range(400)], regions)
     AnnotationIndex.open(path)
     monkeypatch.setattr("dynrefer.datasets.annotations.index.write_index", None)
     index = AnnotationIndex.open(path)
-    assert len(index) == 200_000
-    assert index.region(123_456).id == 2469 + 4000 * 6
-    assert index.image(index.image_of_region(123_456)).id == 2469
+    assert len(index) == 20_000
+    assert index.region(12_345).id == 246 + 400 * 45
+    assert index.image(index.image_of_region(12_345)).id == 246

@@ -49,7 +49,7 @@ def opened(tmp_path, images, annotations, **sections):
 )
 def test_the_region_is_the_segmentations_box(tmp_path, segmentation, box):
     index = opened(tmp_path, [image(1)], [annotation(5, 1, segmentation)])
-    assert index.region(0).box == box and not index.bad_records
+    assert index.region(0).box == box and not index.bad_records.counts
 
 
 def test_sections_and_keys_of_every_benchmark(tmp_path):

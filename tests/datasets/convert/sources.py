@@ -11,13 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from dynrefer.datasets.convert.coco import convert_coco
+from dynrefer.datasets.convert.coco import convert_coco, convert_ovad, convert_region_captions
+from dynrefer.datasets.convert.detections import convert_lvis, convert_predicted_boxes
 from dynrefer.datasets.convert.imagenet_s import convert_imagenet_s
-from dynrefer.datasets.convert.lvis import convert_lvis
-from dynrefer.datasets.convert.ovad import convert_ovad
-from dynrefer.datasets.convert.predicted_boxes import convert_predicted_boxes
 from dynrefer.datasets.convert.refcocog import convert_refcocog
-from dynrefer.datasets.convert.region_captions import convert_region_captions
 from dynrefer.datasets.convert.table import convert_table
 from dynrefer.datasets.convert.visual_genome import VisualGenomeFiles, convert_visual_genome
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder

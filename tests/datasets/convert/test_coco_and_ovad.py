@@ -7,8 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from dynrefer.datasets.annotations import AnnotationIndex
-from dynrefer.datasets.convert.coco import convert_coco
-from dynrefer.datasets.convert.ovad import convert_ovad
+from dynrefer.datasets.convert.coco import convert_coco, convert_ovad
 from dynrefer.datasets.convert.writing import ImageFolder
 from tests.datasets.convert.sources import Coco, Ovad
 from tests.shared import shared_path
@@ -35,7 +34,7 @@ def test_objects_carry_their_class_and_segmentation(tmp_path):
     ("change", "message"),
     [
         ({"category_id": 5}, "annotation 11: unknown category id: 5"),
-        ({"segmentation": "x"}, "annotation 11: wrong type: 'segmentation' is 'x'"),
+        ({"segmentation": "x"}, "region 11: wrong type: 'segmentation' must be a list of polygons"),
         ({"segmentation": [[1, 2, 3]]}, "region 11: wrong type"),
         ({"bbox": [1, 2, 3]}, "'bbox' is [1, 2, 3], must be 4 numbers"),
         ({"bbox": [1, 2, True, 4]}, "must be 4 numbers"),
@@ -85,7 +84,7 @@ def test_regions_carry_their_labels(tmp_path):
     assert content["annotations"][0]["caption"] == "person"
     assert content["annotations"][1]["bbox"] == [60, 5, 4, 10]
     assert content["attrs"] == source.content["attributes"]
-    assert "dropped: 2 x wrong labels, e.g. annotation 12" in writer.table()
+    assert "dropped: 2 x wrong label, e.g. annotation 12" in writer.table()
     assert "changed: 1 x box clipped to its image, e.g. annotation 14" in writer.table()
 
 

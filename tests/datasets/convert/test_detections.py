@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dynrefer.datasets.annotations import AnnotationIndex
-from dynrefer.datasets.convert.predicted_boxes import recorded_images
+from dynrefer.datasets.convert.detections import recorded_images
 from tests.datasets.convert.sources import Lvis, PredictedBoxes
 
 
@@ -79,7 +79,7 @@ def test_images_without_a_box_are_counted(source):
 def test_images_lie_where_the_ground_truth_says(source, tmp_path):
     assert recorded_images(tmp_path / "truth.json").root == tmp_path / "images"
     (tmp_path / "bad.json").write_text('{"dataset": {"image_root": 5}, "images": []}')
-    with pytest.raises(ValueError, match="bad.json: 'dataset.image_root' must be a folder's path"):
+    with pytest.raises(ValueError, match="bad.json: wrong type: 'image_root' is 5"):
         recorded_images(tmp_path / "bad.json")
 
 

@@ -85,9 +85,9 @@ def test_missing_columns_are_an_error(convert_csv, header):
     ("change", "message"),
     [
         ({"bbox": [1, 2, 3]}, "'bbox' is [1, 2, 3], must be 4 numbers"),
-        ({"captions": []}, "'captions' is [], must be a list of texts"),
         ({"captions": ["a", 1]}, "must be a list of texts"),
-        ({"extra_info": 1}, "'extra_info' is 1"),
+        ({"extra_info": []}, "'extra_info' is [], must be an object"),
+        ({"caption": 3}, "'caption' is 3, must be a text"),
         ({"width": "20"}, "'x, y, width, height' is [4, 5, '20', 10]"),
         ({"image": None}, "'image' is None"),
     ],

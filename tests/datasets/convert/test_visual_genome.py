@@ -1,14 +1,13 @@
 """Visual Genome: splits, words, boxes, older key names, tags on the way, memory."""
 
 import json
-import subprocess
-import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from dynrefer.datasets.annotations import AnnotationIndex
-from dynrefer.datasets.annotations.records import BadRecord
+from dynrefer.datasets.annotations import AnnotationIndex, json_stream
+from dynrefer.datasets.annotations.fields import BadRecord
 from dynrefer.datasets.convert.visual_genome import clean_phrase, place_box
 from tests.datasets.convert.sources import HEIGHT, WIDTH, RegionCaptions, VisualGenome
 
@@ -176,47 +175,32 @@ def test_a_step_completes_annotations_on_their_way(source):
     assert [r["extra_info"]["position"] for r in annotations(writers["test"].out)] == [6, 7]
 
 
-PEAK_OF_CONVERSION = """
-import sys
-from pathlib import Path
-from tests.datasets.convert.sources import VisualGenome
-VisualGenome(Path(sys.argv[1])).convert_all()
-print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
-"""
-
-
-def test_memory_does_not_hold_the_regions(source, tmp_path):
-    """Peak memory of a process that converts 120,000 regions, beside one that converts few."""
-
-    def peak(images: int, regions: int) -> int:
-        content = source.content
-        image, region = content["images"][0], content["regions"][0]["regions"][0]
-        numbers = range(1, images + 1)
-        content["images"] = [{**image, "image_id": n} for n in numbers]
-        content["regions"] = [
+def test_memory_does_not_hold_the_regions(source, tmp_path, monkeypatch):
+    image, region = source.content["images"][0], source.content["regions"][0]["regions"][0]
+    numbers = range(1, 31)
+    source.content = {
+        "images": [{**image, "image_id": n} for n in numbers],
+        "regions": [
             {
                 "id": n,
                 "regions": [
-                    {**region, "image_id": n, "region_id": n * regions + k} for k in range(regions)
+                    {**region, "image_id": n, "region_id": n * 200 + k} for k in range(200)
                 ],
             }
             for n in numbers
-        ]
-        content["splits"] = {"train": list(numbers[2:]), "val": [1], "test": [2]}
-        source.place_images(*(f"VG_100K/{n}.jpg" for n in numbers))
-        source.write()
-        root = Path(__file__).resolve().parents[3]
-        command = [sys.executable, "-c", PEAK_OF_CONVERSION, tmp_path]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=root)
-        assert result.returncode == 0, result.stderr
-        return int(result.stdout) * 1024
-
-    few = peak(images=5, regions=2)
-    growth = peak(images=300, regions=400) - few
-    size = (tmp_path / "region_descriptions.json").stat().st_size
-    assert size > 13e6
-    # In memory as JSON the regions would take some 700 bytes each; ids and a chunk stay.
-    assert growth < 45e6
+        ],
+        "splits": {"train": list(numbers[2:]), "val": [1], "test": [2]},
+    }
+    source.place_images(*(f"VG_100K/{n}.jpg" for n in numbers))
+    source.write()
+    monkeypatch.setattr(json_stream, "CHUNK", 1 << 14)
+    tracemalloc.start()
+    try:
+        assert source.convert().counts["regions"] == 28 * 200
+        # In memory as JSON the regions would take some 700 bytes each; ids and a chunk stay.
+        assert tracemalloc.get_traced_memory()[1] < 5_600 * 500
+    finally:
+        tracemalloc.stop()
 
 
 def test_region_captions_keep_ids_and_captions(tmp_path):

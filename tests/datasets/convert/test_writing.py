@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dynrefer.datasets.annotations.fields import BadRecord
 from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
-from dynrefer.datasets.annotations.records import BadRecord
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
 
 IMAGE = {"id": "é", "file_name": "é.jpg", "width": 64, "height": 48, "coco_id": 5}
@@ -58,7 +58,7 @@ def test_what_no_reader_could_use_is_dropped_and_named(images, out):
 
 
 def test_counts_stand_beside_the_expected_ones(images, out):
-    with AnnotationWriter(out, images, {"images": 1, "regions": 1_000}) as writer:
+    with AnnotationWriter(out, images, expected={"images": 1, "regions": 1_000}) as writer:
         writer.add(IMAGE, REGION)
         writer.change("region 1", "box clipped")
         writer.counts["classes"] = 1_234_567

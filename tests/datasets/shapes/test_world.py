@@ -40,7 +40,7 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes() -> list:
-    return [render_scene(np.random.default_rng([7, 0, i])) for i in range(60)]
+    return [render_scene(np.random.default_rng([7, 0, i])) for i in range(40)]
 
 
 def mask_of(region, image) -> np.ndarray:
@@ -362,7 +362,7 @@ def test_close_view_does_not_tell_the_size():
 def test_frequency_groups_are_true():
     """Attributes called head are more frequent than medium ones, and those than tail ones."""
     counts, total = Counter(), 0
-    for i in range(500):
+    for i in range(300):
         figures = sample_layout(np.random.default_rng([1, 0, i]), 320, 320)
         total += len(figures)
         for figure in figures:
@@ -441,7 +441,7 @@ def test_command_line_without_torch(tmp_path):
     """The module runs as a command and its own files do not import torch."""
     code = (
         "import sys, runpy; sys.argv[1:] = ['--out', 'w', '--images', '1', '--val', '0', "
-        "'--test', '0']; runpy.run_module('dynrefer.datasets.shapes.world', run_name='__main__'); "
+        "'--test', '0']; runpy.run_module('dynrefer.datasets.shapes', run_name='__main__'); "
         "assert 'torch' not in sys.modules"
     )
     root = str(Path(__file__).resolve().parents[3])

@@ -120,7 +120,7 @@ def test_the_policy_for_records_is_that_of_annotation_files(tmp_path):
     write_shards(path, tmp_path / "shards", progress=False)
     assert len(open_shards(tmp_path / "shards")) == 2
     assert len(open_shards(tmp_path / "shards", "skip", require_caption=True)) == 1
-    with pytest.raises(ValueError, match="annotation id 2: empty caption"):
+    with pytest.raises(ValueError, match="annotation 2: empty caption"):
         open_shards(tmp_path / "shards", require_caption=True)
 
 

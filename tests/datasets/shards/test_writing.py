@@ -166,7 +166,7 @@ def test_bad_records_stop_or_are_left_out(make, annotation_file):
     content = json.loads(annotation_file.read_text())
     content["annotations"][0]["bbox"] = [0, 0, 0, 0]
     annotation_file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="annotation id 100: box has no area"):
+    with pytest.raises(ValueError, match="annotation 100: box has no area"):
         make()
     assert make(bad_records="skip")[0].regions == 9
 

@@ -1,19 +1,20 @@
 """Tags for training, parsed from the captions of an annotation file."""
 
 import json
-import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dynrefer.datasets.annotations.fields import BadRecord, captions_of, members_of
 from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
 from dynrefer.files import whole_file
 from dynrefer.tags.parser import ParsedTags, TagParser, build_tag_parser
 from dynrefer.vocabulary import TagVocabulary
+from dynrefer.workers import worker_pool
 
 Annotation = dict[str, Any]
 
@@ -54,39 +55,35 @@ def tag_annotations(
     return _tag_in_workers(annotations, built, processes)
 
 
-def captions_of(annotation: Annotation) -> list[str]:
-    """Captions of a region, blank ones left out; raises ValueError for other than texts."""
-    where = f"annotation id {annotation.get('id')!r}"
-    captions = annotation.get("captions")
-    key = "caption" if captions is None else "captions"
-    if captions is None:
-        caption = annotation.get("caption")
-        captions = [] if caption is None else [caption]
-    if not (isinstance(captions, list) and all(isinstance(text, str) for text in captions)):
-        valid = "a text" if key == "caption" else "a list of texts"
-        raise ValueError(f"{where}: '{key}' is {annotation[key]!r}; valid is {valid}")
-    return [caption for caption in captions if caption.strip()]
+def captions_to_tag(annotation: Annotation) -> list[str]:
+    """References of a region, as the index reads them; ValueError names one that it would refuse.
+
+    ``extra_info``, where the tags go, is checked too.
+    """
+    try:
+        members_of(annotation.get("extra_info"), "extra_info")
+        return captions_of(annotation)
+    except BadRecord as error:
+        raise ValueError(f"annotation {annotation.get('id')!r}: {error}") from error
 
 
 def _tag_here(annotations: Iterable[Annotation], parser: TagParser) -> Iterator[Annotation]:
     for annotation in annotations:
-        captions = captions_of(annotation)
+        captions = captions_to_tag(annotation)
         yield _with_tags(annotation, _parse_all(parser, captions) if captions else None)
 
 
 def _tag_in_workers(
     annotations: Iterable[Annotation], parser: TagParser, processes: int
 ) -> Iterator[Annotation]:
-    # Spawned, not forked: a fork of a process with threads (torch, tqdm) can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, _start_worker, (parser,))
+    pool = worker_pool(processes, _start_worker, (parser,))
     running: deque[tuple[list[Annotation], Future]] = deque()
     source = iter(annotations)
     try:
         while True:
             chunk = list(islice(source, CHUNK_REGIONS))
             if chunk:
-                texts = [captions_of(annotation) for annotation in chunk]
+                texts = [captions_to_tag(annotation) for annotation in chunk]
                 running.append((chunk, pool.submit(_parse_chunk, texts)))
             if not running:
                 return
@@ -123,14 +120,11 @@ def _parse_all(parser: TagParser, captions: list[str]) -> ParsedTags:
 
 
 def _with_tags(annotation: Annotation, tags: ParsedTags | None) -> Annotation:
-    extra_info = annotation.get("extra_info")
-    if not isinstance(extra_info, dict | None):
-        where = f"annotation id {annotation.get('id')!r}"
-        raise ValueError(f"{where}: 'extra_info' is {extra_info!r}; valid is an object")
     if tags is None:
         return annotation
     result = {"tag_set1": tags.subject, "tag_set2": tags.others}
-    return {**annotation, "extra_info": {**(extra_info or {}), "parser_result": result}}
+    extra_info = annotation.get("extra_info") or {}
+    return {**annotation, "extra_info": {**extra_info, "parser_result": result}}
 
 
 def read_annotations(path: str | Path) -> tuple[dict[str, Any], Iterator[Annotation]]:
@@ -139,18 +133,14 @@ def read_annotations(path: str | Path) -> tuple[dict[str, Any], Iterator[Annotat
     Raises FileNotFoundError, and ValueError naming the file for one that is no annotation file;
     a record that is no object on reaching it.
     """
-    members = read_members(path, without=("annotations",))
-    return members, map(_checked(path), enumerate(iterate_items(path, "annotations")))
+    return read_members(path, without=("annotations",)), _objects(path)
 
 
-def _checked(path: str | Path) -> Callable[[tuple[int, Any]], Annotation]:
-    def check(numbered: tuple[int, Any]) -> Annotation:
-        position, record = numbered
+def _objects(path: str | Path) -> Iterator[Annotation]:
+    for position, record in enumerate(iterate_items(path, "annotations")):
         if not isinstance(record, dict):
             raise ValueError(f"{path}: annotations[{position}] is {record!r}; valid is an object")
-        return record
-
-    return check
+        yield record
 
 
 def write_annotations(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dynrefer.datasets.convert import tags
-from dynrefer.datasets.convert.tags import (
+from dynrefer.datasets.annotations import tagging as tags
+from dynrefer.datasets.annotations.tagging import (
     read_annotations,
     tag_annotations,
     write_annotations,
@@ -107,12 +107,15 @@ def test_wrong_arguments_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"id": 5, "caption": 3}, "annotation id 5: 'caption' is 3; valid is a text"),
-        ({"id": "x", "captions": "dog"}, "id 'x': 'captions' is 'dog'; valid is a list of texts"),
+        ({"id": 5, "caption": 3}, "annotation 5: wrong type: 'caption' is 3, must be a text"),
+        (
+            {"id": "x", "captions": "dog"},
+            "annotation 'x': .*'captions' is 'dog', must be a list of texts",
+        ),
         ({"id": 5, "captions": ["dog", None]}, "'captions' is .'dog', None."),
         (
             {"id": 5, "caption": "dog", "extra_info": []},
-            "id 5: 'extra_info' is ..; valid is an obj",
+            "annotation 5: .*'extra_info' is .., must be an object",
         ),
     ],
 )
@@ -122,7 +125,7 @@ def test_bad_records_are_named(record: dict, message: str) -> None:
 
 
 def test_bad_records_are_named_where_workers_parse() -> None:
-    with pytest.raises(ValueError, match="annotation id 5: 'caption' is 3"):
+    with pytest.raises(ValueError, match="annotation 5: .*'caption' is 3"):
         list(tag_annotations([{"id": 5, "caption": 3}], VOCABULARY, processes=2))
 
 
@@ -155,7 +158,7 @@ def test_after_an_error_the_old_file_is_there(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text("old")
     records = [{"id": 1, "caption": "a dog"}, {"id": 2, "caption": 2}]
-    with pytest.raises(ValueError, match="annotation id 2"):
+    with pytest.raises(ValueError, match="annotation 2"):
         write_annotations(out, {}, tag_annotations(records, VOCABULARY))
     assert out.read_text() == "old"
     assert list(tmp_path.iterdir()) == [out]

@@ -1,25 +1,60 @@
-"""What the converters of COCO-style files share: images, categories and annotations by record."""
+"""What the converters of COCO-style files share: boxes, images, categories, regions by record."""
 
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from dynrefer.datasets.annotations.records import BadRecord, Identity
-from dynrefer.datasets.convert.source_records import (
-    Image,
+from dynrefer.datasets.annotations.fields import (
+    BadRecord,
+    Identity,
+    finite_numbers,
     identity_of,
     label_of,
-    read_other_members,
-    read_records,
     size_of,
     text_of,
     value_of,
 )
-from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
+from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
+from dynrefer.datasets.convert.writing import AnnotationWriter, Image
 
+Box = list[float]
 # Of an image that was left out, why.
 ImageTable = dict[Identity, Image | BadRecord]
-RegionOf = Callable[[Any, Image, int], tuple[dict[str, Any], str | None]]
+PlacedBox = tuple[Box, str | None]  # a box in its image, and what that changed, if anything
+
+
+def box_of(record: Any, image: Image, box_format: str = "xywh") -> PlacedBox:
+    """The ``bbox`` of a record (xywh or xyxy) as xywh, clipped to its image.
+
+    Raises BadRecord for a box without area or wholly outside.
+    """
+    box = finite_numbers(value_of(record, "bbox", list), "bbox", count=4)
+    if box_format == "xyxy":
+        box = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+    return box_in_image(box, image)
+
+
+def box_in_image(box: Box, image: Image) -> PlacedBox:
+    """A box xywh clipped to its image; BadRecord for one without area or wholly outside."""
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        raise BadRecord("box has no area", f"{box} (x, y, width, height)")
+    check_overlap(box, image)
+    right, bottom = x + width, y + height
+    if x >= 0 and y >= 0 and right <= image["width"] and bottom <= image["height"]:
+        return box, None
+    x, y = max(x, 0), max(y, 0)
+    box = [x, y, min(right, image["width"]) - x, min(bottom, image["height"]) - y]
+    return box, "box clipped to its image"
+
+
+def check_overlap(box: Box, image: Image) -> None:
+    """Raises BadRecord for a box xywh wholly outside its image."""
+    x, y, width, height = box
+    beyond = x >= image["width"] or y >= image["height"]
+    if beyond or x + max(width, 0) <= 0 or y + max(height, 0) <= 0:
+        size = f"{image['width']} x {image['height']} pixels"
+        raise BadRecord("box outside its image", f"{box} (x, y, width, height) in {size}")
 
 
 def file_name_of(record: Any) -> tuple[str, ...]:
@@ -29,7 +64,6 @@ def file_name_of(record: Any) -> tuple[str, ...]:
 
 def read_images(
     source: Path,
-    images: ImageFolder,
     writer: AnnotationWriter,
     names_of: Callable[[Any], tuple[str, ...]] = file_name_of,
     wanted: Container[Identity] | None = None,
@@ -41,7 +75,7 @@ def read_images(
     Raises ValueError where the file is no COCO-style JSON.
     """
     table: ImageTable = {}
-    for position, record in enumerate(read_records(source, "images")):
+    for position, record in enumerate(iterate_items(source, "images")):
         label = label_of("image", record, position)
         try:
             identity = identity_of(record)
@@ -54,7 +88,7 @@ def read_images(
             continue
         try:
             width, height = size_of(record)
-            name = images.find(*names_of(record))
+            name = writer.images.find(*names_of(record))
             table[identity] = {"id": identity, "file_name": name, "width": width, "height": height}
         except BadRecord as error:
             table[identity] = error
@@ -72,26 +106,25 @@ def image_of(table: ImageTable, identity: Identity) -> Image:
     return image
 
 
-def count_usable(table: ImageTable) -> int:
-    """How many images were not left out."""
-    return sum(isinstance(image, dict) for image in table.values())
-
-
 def convert_regions(
     records: Iterator[Any],
     table: ImageTable,
     writer: AnnotationWriter,
-    region_of: RegionOf,
+    labels_of: Callable[[Any], dict[str, Any]],
+    box_of: Callable[[Any, Image], PlacedBox] = box_of,
+    numbered: bool = False,
 ) -> None:
-    """Adds the region that ``region_of`` makes of each record, its image and its position.
+    """Adds a region for each record: its box in its image and what ``labels_of`` says of it.
 
-    It gives the region and what was changed about it, if anything was.
+    ``numbered`` regions have no ids of their own and are counted from 1, those dropped too.
     """
     for position, record in enumerate(records):
         label = label_of("annotation", record, position)
         try:
             image = image_of(table, identity_of(record, "image_id"))
-            region, change = region_of(record, image, position)
+            identity = position + 1 if numbered else identity_of(record)
+            box, change = box_of(record, image)
+            region = {"id": identity, "image_id": image["id"], "bbox": box, **labels_of(record)}
         except BadRecord as error:
             writer.drop(label, error)
             continue
@@ -100,16 +133,16 @@ def convert_regions(
         writer.add(image, region)
 
 
-def read_categories(source: Path) -> list[dict[str, Any]]:
-    """The ``categories`` of a COCO-style file.
+def read_other_members(source: Path) -> dict[str, Any]:
+    """Members of a COCO-style file but its images and annotations."""
+    return read_members(source, without=("images", "annotations"))
+
+
+def categories_of(members: dict[str, Any], source: Path) -> list[dict[str, Any]]:
+    """The ``categories`` among the members of a file.
 
     Raises ValueError where it has none, or one without id or name, or an id twice.
     """
-    return checked_categories(read_other_members(source), source)
-
-
-def checked_categories(members: dict[str, Any], source: Path) -> list[dict[str, Any]]:
-    """The ``categories`` among the members of a file; ValueError as in ``read_categories``."""
     categories = members.get("categories")
     if not isinstance(categories, list) or not categories:
         raise ValueError(f"{source}: needs 'categories'; other members: {sorted(members)}")
