@@ -1,6 +1,8 @@
 """Configuration: YAML files, ``base:`` lists, dotted overrides, checked against the schema."""
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from dynrefer.config_schema import LEAST, RELEASE_FIXED, RELEASE_KEYS, RELEASE_VALUES, Config
+from dynrefer.config_release import from_release
+from dynrefer.config_schema import OF_NAME, Config
+from dynrefer.config_yaml import Option, by_schema, parse, plain
 from dynrefer.registry import nearest
 
 # Of folders with a model (dynrefer.models.pretrained); their configuration carries it.
@@ -34,19 +38,19 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> DictConfig:
 
     Raises:
         FileNotFoundError: the file or one of its bases is missing.
-        ConfigError: broken YAML, an unknown key (the nearest valid one is named), a wrong type.
+        ConfigError: broken YAML, an unknown key (the nearest valid one is named), a wrong type, a
+            value that is not valid.
     """
     config = OmegaConf.structured(Config)
     for source, content in (*_with_bases(Path(path), ()), ("--options", _overrides(options))):
-        content = _from_release(content, source)
-        try:
-            config = OmegaConf.merge(config, content)
-        except (ConfigKeyError, ConfigAttributeError) as error:
-            raise ConfigError(_unknown_key(source, error)) from error
-        except (OmegaConfBaseException, TypeError) as error:
-            key = getattr(error, "full_key", None) or _rejected_key(config, content)
-            raise ConfigError(f"{source}: {key}: {_first_line(error)}") from error
-    _check_values(config, str(path))
+        config = _merged(config, content, source)
+        _check_values(config, source)
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {error.full_key}: {_first_line(error)}") from error
+    _check_values(config, str(path), resolve=True)
+    _check_together(config, str(path))
     return config
 
 
@@ -68,7 +72,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, DictConfig]]:
+def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The file's bases, theirs first, then the file, as (name, content).
 
     One with ``format_version`` is that of a folder with a model (``dynrefer.models.pretrained``).
@@ -78,17 +82,18 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Dict
     if not path.is_file():
         raise FileNotFoundError(f"no configuration file at {path}")
     try:
-        content = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+        content = parse(path.read_bytes().decode("utf-8-sig"))
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(content, DictConfig):
+    content = {} if content is None else content
+    if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping with model, datasets and run is expected")
     bases = content.pop("base", None) or []
     bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list | ListConfig) or not all(isinstance(b, str) for b in bases):
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{path}: base: a list of files is expected, found {bases}")
     if "format_version" in content:
-        content = _of_folder(OmegaConf.to_container(content), path)
+        content = _of_folder(content, path)
     for base in bases:
         beside = path.parent / base
         found = beside if beside.is_file() and not Path(base).is_file() else Path(base)
@@ -96,14 +101,14 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Dict
     yield str(path), content
 
 
-def _of_folder(content: dict[str, Any], path: Path) -> DictConfig:
+def _of_folder(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """The configuration in a folder with a model, its "./name" being files of the folder.
 
     Raises:
         ConfigError: it is of a version that cannot be read here.
         FileNotFoundError: the folder lacks one of its ``weights``.
     """
-    version = content.pop("format_version")
+    version = plain(content.pop("format_version"))
     if not isinstance(version, int) or version < 1:
         raise ConfigError(f"{path}: format_version: {version}; valid is 1 to {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
@@ -114,7 +119,7 @@ def _of_folder(content: dict[str, Any], path: Path) -> DictConfig:
     for name in content.pop("weights", []):
         if not (path.parent / name).is_file():
             raise FileNotFoundError(f"{path.parent / name} is missing; {path} names it")
-    return OmegaConf.create(_in_folder(content, path.parent))
+    return _in_folder(content, path.parent)
 
 
 def _in_folder(value: Any, folder: Path) -> Any:
@@ -127,54 +132,123 @@ def _in_folder(value: Any, folder: Path) -> Any:
     return str(folder / value) if is_inside else value
 
 
-def _overrides(options: Sequence[str]) -> DictConfig:
+def _overrides(options: Sequence[str]) -> dict[str, Any]:
+    """Overrides as nested mappings whose leaves are :class:`Option`."""
     pairs = list(options)
     if pairs and "=" not in pairs[0]:
         if len(pairs) % 2:
             raise ConfigError(f"--options: '{pairs[-1]}' has no value; write key=value")
         pairs = [f"{key}={value}" for key, value in zip(pairs[::2], pairs[1::2], strict=True)]
+    content: dict[str, Any] = {}
     for pair in pairs:
-        if "=" not in pair:
+        key, found, text = pair.partition("=")
+        if not found:
             raise ConfigError(f"--options: '{pair}' is not of the form key=value")
-    # A dataset's name may hold dots ("vg1.2"): brackets quote it, datasets[vg1.2].build_info...
-    try:
-        return OmegaConf.from_dotlist(pairs)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = _first_line(error)
-        raise ConfigError(f"--options: {' '.join(pairs)}: cannot be read: {reason}") from error
-
-
-def _from_release(content: DictConfig, source: str) -> DictConfig:
-    """Moves the release's flat keys to where their values live here."""
-    if not isinstance(content.get("model", {}), DictConfig | dict):
-        raise ConfigError(f"{source}: model: a mapping is expected, found {content.model!r}")
-    for old, allowed in RELEASE_FIXED.items():
-        section, _, key = old.partition(".")
-        if isinstance(content.get(section), DictConfig) and key in content[section]:
-            value = content[section].pop(key)
-            if allowed and value not in allowed:
-                raise ConfigError(f"{source}: {old}: {value}; only {allowed[0]} is supported")
-    for old, new in RELEASE_KEYS.items():
-        key = old.removeprefix("model.")
-        if key in content.get("model", {}):
-            OmegaConf.update(content, new, content.model.pop(key), force_add=True)
-    for key, names in RELEASE_VALUES.items():
-        value = OmegaConf.select(content, key)
-        if not isinstance(value, DictConfig | ListConfig) and value in names:
-            OmegaConf.update(content, key, names[value])
+        # A dataset's name may hold dots ("vg1.2"): brackets quote it, datasets[vg1.2].build_info...
+        words = re.findall(r"\[([^\]]*)\]|([^.\[]+)", key)
+        *parents, last = [quoted or word for quoted, word in words] or [key]
+        section = content
+        for parent in parents:
+            inner = section.get(parent, {})
+            inner = inner.parsed() if isinstance(inner, Option) else inner
+            section[parent] = section = inner if isinstance(inner, dict) else {}
+        section[last] = option = Option(text)
+        option.key = key
     return content
 
 
-def _check_values(config: DictConfig, source: str) -> None:
-    """Resolves every reference between keys, and checks the counts."""
+def _merged(config: DictConfig, content: dict[str, Any], source: str) -> DictConfig:
+    """The configuration with the content over it."""
+    if not isinstance(content.get("model", {}), dict):
+        found = plain(content["model"])
+        raise ConfigError(f"{source}: model: a mapping is expected, found {found!r}")
     try:
-        OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{source}: {error.full_key}: {_first_line(error)}") from error
-    for key, least in LEAST.items():
-        value = OmegaConf.select(config, key)
-        if value < least:
-            raise ConfigError(f"{source}: {key}: {value}; valid is a whole number from {least} on")
+        content = by_schema(from_release(content), Config)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: a value refers back to itself (&name, *name)") from error
+    _drop_arguments(config, content)
+    try:
+        return OmegaConf.merge(config, OmegaConf.create(content))
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        raise ConfigError(_unknown_key(source, error)) from error
+    except (OmegaConfBaseException, TypeError) as error:
+        key = getattr(error, "full_key", None) or _rejected_key(config, OmegaConf.create(content))
+        raise ConfigError(f"{source}: {key}: {_first_line(error)}") from error
+
+
+def _drop_arguments(config: DictConfig, content: dict[str, Any]) -> None:
+    """Sets the arguments of a name back to their defaults where the content gives another name."""
+    kind = OmegaConf.get_type(config)
+    if kind in OF_NAME and content.get("name") not in (None, config.name):
+        config[OF_NAME[kind]] = getattr(kind(), OF_NAME[kind])
+    for key, value in content.items():
+        inner = config.get(key) if isinstance(value, dict) and key in config else None
+        if isinstance(inner, DictConfig):
+            _drop_arguments(inner, value)
+
+
+def _check_values(
+    config: DictConfig, source: str, resolve: bool = False, section: str = ""
+) -> None:
+    """Raises ConfigError for a value that its key does not take; references only with resolve."""
+    kind = OmegaConf.get_type(config)
+    known = fields(kind) if is_dataclass(kind) else ()
+    valid = {field.name: field.metadata.get("valid") for field in known}
+    for key in config:
+        if OmegaConf.is_missing(config, key):
+            continue
+        if OmegaConf.is_interpolation(config, key) and not resolve:
+            continue
+        value, name = config[key], f"{section}{key}"
+        if isinstance(value, DictConfig):
+            _check_values(value, source, resolve, f"{name}.")
+        elif valid.get(key) and value is not None:
+            for item in value if isinstance(value, ListConfig) else [value]:
+                if item not in valid[key]:
+                    raise ConfigError(f"{source}: {name}: {item}; valid is {valid[key]}")
+
+
+def _check_together(config: DictConfig, source: str) -> None:
+    """Raises ConfigError for values that are valid alone and not beside each other."""
+    model, run = config.model, config.run
+    generation, loss = model.generation, model.loss
+    problems = [
+        (
+            generation.min_length > generation.max_new_tokens,
+            f"model.generation.min_length: {generation.min_length}; valid is at most "
+            f"max_new_tokens, {generation.max_new_tokens}",
+        ),
+        (
+            not loss.caption + loss.tag + loss.region_text,
+            "model.loss: caption, tag and region_text are all 0; nothing would be learned",
+        ),
+        (
+            run.min_lr > run.init_lr,
+            f"run.min_lr: {run.min_lr}; valid is at most init_lr, {run.init_lr}",
+        ),
+        (
+            -1 < run.warmup_lr < 0,
+            f"run.warmup_lr: {run.warmup_lr}; valid is a number from 0 to 1, or -1 for no ramp",
+        ),
+    ]
+    for part, width, heads in (
+        ("qformer", "hidden_size", "num_attention_heads"),
+        ("tag_decoder", "width", "heads"),
+        ("region_text_decoder", "width", "heads"),
+    ):
+        values = model[part]
+        problems.append(
+            (
+                values[width] % values[heads],
+                f"model.{part}.{width}: {values[width]}; valid is a multiple of {heads}, "
+                f"{values[heads]}",
+            )
+        )
+    for is_wrong, message in problems:
+        if is_wrong:
+            raise ConfigError(f"{source}: {message}")
 
 
 def _rejected_key(config: DictConfig, content: DictConfig) -> str:

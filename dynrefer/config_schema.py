@@ -1,13 +1,15 @@
-"""Every key that a configuration may hold, with its type and its default.
+"""Every key that a configuration may hold, with its type, its default and what is valid.
 
-Dataclasses for OmegaConf's structured configurations: ``dynrefer.config`` merges YAML into them.
-The release's flat model keys stay valid through :data:`RELEASE_KEYS`.
+Dataclasses for OmegaConf's structured configurations: ``dynrefer.config`` merges YAML into them and
+checks the values. The release's flat keys stay valid through ``dynrefer.config_release``.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
+
+from dynrefer.config_values import choice, count, number, texts
 
 
 @dataclass
@@ -20,11 +22,11 @@ class VisionConfig:
     """
 
     name: str = "eva_giant_patch14_clip_224"
-    drop_last_blocks: int = 1
+    drop_last_blocks: int = count(1, 0)
     checkpoint: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     freeze: bool = True
-    precision: str = "fp16"
+    precision: str = choice("fp16", "bf16", "fp32")
     gradient_checkpointing: bool = False
 
 
@@ -32,12 +34,12 @@ class VisionConfig:
 class QFormerConfig:
     """BLIP-2's Q-Former; ``num_query_tokens`` is the release's ``num_query_token``."""
 
-    num_query_tokens: int = 32
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    dropout: float = 0.1
+    num_query_tokens: int = count(32, 1, 4096)
+    hidden_size: int = count(768, 1, 65536)
+    num_hidden_layers: int = count(12, 1, 1000)
+    num_attention_heads: int = count(12)
+    intermediate_size: int = count(3072, 1, 2**20)
+    dropout: float = number(0.1, 0, 0.99)
     freeze_query_tokens: bool = True
 
 
@@ -45,11 +47,11 @@ class QFormerConfig:
 class TextQueryDecoderConfig:
     """Tag decoder and region-text decoder."""
 
-    width: int = 256
-    heads: int = 4
-    layers: int = 2
-    intermediate: int = 1024
-    dropout: float = 0.1
+    width: int = count(256, 1, 65536)
+    heads: int = count(4)
+    layers: int = count(2, 1, 1000)
+    intermediate: int = count(1024, 1, 2**20)
+    dropout: float = number(0.1, 0, 0.99)
 
 
 @dataclass
@@ -68,9 +70,9 @@ class LoraConfig:
     the query and value projections, by the names that the architecture has for them.
     """
 
-    rank: int = 64
-    alpha: float = 128
-    dropout: float = 0.0
+    rank: int = count(64, 1, 65536)
+    alpha: float = number(128, above=0)
+    dropout: float = number(0.0, 0, 0.99)
     target_modules: Any = None
 
 
@@ -87,35 +89,35 @@ class CaptionDecoderConfig:
     config: dict[str, Any] | None = None
     tokenizer: str | None = None
     freeze: bool = True
-    precision: str = "bf16"
+    precision: str = choice("bf16", "fp32", "fp16")
     gradient_checkpointing: bool = False
     lora: LoraConfig | None = None
-    max_text_length: int = 32
+    max_text_length: int = count(32, 1, 8192)
 
 
 @dataclass
 class GenerationConfig:
     """Beam search of the caption decoder."""
 
-    num_beams: int = 2
-    max_new_tokens: int = 20
-    min_length: int = 1
-    length_penalty: float = 0.0
-    repetition_penalty: float = 1.5
-    num_return_sequences: int = 1
+    num_beams: int = count(2, 1, 1000)
+    max_new_tokens: int = count(20, 1, 8192)
+    min_length: int = count(1, 0)
+    length_penalty: float = number(0.0, -100, 100)
+    repetition_penalty: float = number(1.5, above=0)
+    num_return_sequences: int = count(1, 1, 1)
     do_sample: bool = False
-    top_p: float = 0.9
-    temperature: float = 1.0
+    top_p: float = number(0.9, most=1, above=0)
+    temperature: float = number(1.0, above=0)
 
 
 @dataclass
 class LossConfig:
     """Weights of the three losses; see ``dynrefer.models.dynrefer.LossWeights``."""
 
-    caption: float = 1.0
-    tag: float = 0.01
-    region_text: float = 0.5
-    reduction: str = "global"
+    caption: float = number(1.0, 0)
+    tag: float = number(0.01, 0)
+    region_text: float = number(0.5, 0)
+    reduction: str = choice("global", "rank")
 
 
 @dataclass
@@ -145,9 +147,9 @@ class ModelConfig:
     """
 
     arch: str = "dynrefer_t5"
-    num_views: int = 3
-    image_size: int = 224
-    pretrained: Any = None
+    num_views: int = count(3, 1, 11)
+    image_size: int = count(224, 1, 8192)
+    pretrained: Any = texts()
     strict: bool = True
     from_scratch: bool = False
     freeze: list[str] = field(default_factory=list)
@@ -160,7 +162,7 @@ class ModelConfig:
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    tag_threshold: float = 0.7
+    tag_threshold: float = number(0.7, 0, 1)
 
 
 @dataclass
@@ -168,7 +170,7 @@ class SelectorConfig:
     """Registered view selector; ``ratios`` are the task prior's V - 1 numbers in [0, 1]."""
 
     name: str = "image_prior"
-    ratios: list[float] | None = None
+    ratios: list[float] | None = number(None, 0, 1)
 
 
 @dataclass
@@ -176,7 +178,7 @@ class ProcessorConfig:
     """Registered processor of one split."""
 
     name: str = MISSING
-    image_size: int | None = None
+    image_size: int | None = count(None)
 
 
 @dataclass
@@ -205,14 +207,14 @@ class BuildInfoConfig:
     ground_truth: dict[str, list[str]] = field(default_factory=dict)
     image_root: str | None = None
     tag_list: str | None = None
-    num_views: int | None = None
+    num_views: int | None = count(None, 1, 11)
     with_seg: bool = False
     obj_lvl: bool = True
-    max_imgs: float = 1e7
-    max_objs: float = 1e7
-    bad_records: str = "strict"
-    full_drop_ratio: float = 0.5
-    drop_ratio: float = 0.5
+    max_imgs: float = number(1e7, 1, whole=True)
+    max_objs: float = number(1e7, 1, whole=True)
+    bad_records: str = choice("strict", "skip")
+    full_drop_ratio: float = number(0.5, 0, 1)
+    drop_ratio: float = number(0.5, 0, 1)
 
 
 @dataclass
@@ -245,25 +247,25 @@ class RunConfig:
     task: str = "dynrefer"
     tasks: list[str] | None = None
     lr_sched: str = "linear_warmup_cosine_lr"
-    init_lr: float = 1e-4
-    min_lr: float = 0.0
-    warmup_lr: float = -1.0
-    warmup_steps: int = 5000
-    weight_decay: float = 0.05
-    beta2: float = 0.999
-    max_grad_norm: float | None = None
-    max_epoch: int = 5
-    batch_size_train: int = 64
-    batch_size_eval: int = 64
-    accum_grad_iters: int = 1
-    split_size: int = 20
-    num_workers: int = 4
-    seed: int = 42
+    init_lr: float = number(1e-4, most=1, above=0)
+    min_lr: float = number(0.0, 0, 1)
+    warmup_lr: float = number(-1.0, -1, 1)
+    warmup_steps: int = count(5000, 0)
+    weight_decay: float = number(0.05, 0, 10)
+    beta2: float = number(0.999, 0, 0.999999)
+    max_grad_norm: float | None = number(None, above=0)
+    max_epoch: int = count(5)
+    batch_size_train: int = count(64)
+    batch_size_eval: int = count(64)
+    accum_grad_iters: int = count(1)
+    split_size: int = count(20)
+    num_workers: int = count(4, 0, 128)
+    seed: int = count(42, 0, 2**32 - 1)
     output_dir: str = MISSING
     amp: bool = True
-    precision: str = "bf16"
+    precision: str = choice("bf16", "fp32", "fp16")
     resume_ckpt_path: str | None = None
-    load_ckpt_path: Any = None
+    load_ckpt_path: Any = texts()
     evaluate: bool = False
     eval_dataset_name: str | None = None
     train_view_selector: SelectorConfig = field(
@@ -274,13 +276,13 @@ class RunConfig:
     train_splits: list[str] = field(default_factory=lambda: ["train"])
     valid_splits: list[str] = field(default_factory=lambda: ["val"])
     test_splits: list[str] = field(default_factory=list)
-    eval_every: int = 1
-    save_every: int | None = None
-    log_freq: int = 50
-    report_regions: int = 27
+    eval_every: int = count(1)
+    save_every: int | None = count(None)
+    log_freq: int = count(50)
+    report_regions: int = count(27, 0)
     wandb: bool = False
     device: str = "auto"
-    threads: int | None = None
+    threads: int | None = count(None, 1, 1024)
 
 
 @dataclass
@@ -292,68 +294,5 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-# The least value of the keys that are counts.
-LEAST: dict[str, int] = {
-    "model.num_views": 1,
-    "model.image_size": 1,
-    "run.max_epoch": 1,
-    "run.batch_size_train": 1,
-    "run.batch_size_eval": 1,
-    "run.accum_grad_iters": 1,
-    "run.split_size": 1,
-    "run.eval_every": 1,
-    "run.log_freq": 1,
-    "run.num_workers": 0,
-    "run.warmup_steps": 0,
-    "run.seed": 0,
-    "run.report_regions": 0,
-}
-
-# The release's flat model keys and where their values live here.
-RELEASE_KEYS: dict[str, str] = {
-    "model.vit_model": "model.vision.name",
-    "model.img_size": "model.image_size",
-    "model.vit_precision": "model.vision.precision",
-    "model.freeze_vit": "model.vision.freeze",
-    "model.use_grad_checkpoint": "model.vision.gradient_checkpointing",
-    "model.num_query_token": "model.qformer.num_query_tokens",
-    "model.t5_model": "model.caption_decoder.language_model",
-    "model.llm_model": "model.caption_decoder.language_model",
-    "model.finetune_llm": "model.caption_decoder.lora",
-    "model.max_txt_len": "model.caption_decoder.max_text_length",
-    "model.tag_list": "model.vocabulary.tags",
-    "model.ovad_file": "model.vocabulary.attributes",
-    "model.ov_file": "model.vocabulary.classes",
-    "model.tag_thr": "model.tag_threshold",
-    "model.split_size": "run.split_size",
-    **{f"model.{key}": f"model.generation.{key}" for key in GenerationConfig.__dataclass_fields__},
-}
-
-# Release values that have another name here.
-RELEASE_VALUES: dict[str, dict[Any, Any]] = {
-    "model.vision.name": {
-        "eva_clip_g": "eva_giant_patch14_clip_224",
-        "clip_L": "vit_large_patch14_clip_quickgelu_224",
-    },
-    # What its list [embed_tokens, lm_head, q, v] comes to: LAVIS's T5 registers its embedding under
-    # another name first, and Vicuna has no layers called q and v.
-    "model.caption_decoder.lora": {
-        True: {"target_modules": r"model\.embed_tokens|lm_head|.*\.(q|v)"},
-        False: None,
-    },
-    "run.runner": {"dynrefer": "epoch"},
-}
-
-# Release keys that nothing depends on here, and the only values they may have.
-RELEASE_FIXED: dict[str, tuple[Any, ...]] = {
-    "model.tag_bert_config": (),
-    "model.drop_path_rate": (0,),
-    "model.first_word_control": (False,),
-    "model.apply_lemmatizer": (False,),
-    "run.report_metric": (True,),
-    "run.visualize": (False,),
-    # torchrun's environment says what these three say in the release
-    "run.world_size": (),
-    "run.dist_url": (),
-    "run.distributed": (),
-}
+# Arguments of what ``name`` beside them names: another name does not take them over.
+OF_NAME = {VisionConfig: "options", TextEncoderConfig: "options", SelectorConfig: "ratios"}

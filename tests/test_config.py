@@ -1,6 +1,12 @@
+from dataclasses import fields, is_dataclass
+from typing import get_args, get_type_hints
+
 import pytest
+from omegaconf import OmegaConf
 
 from dynrefer.config import ConfigError, load_config, require, to_plain
+from dynrefer.config_schema import Config, SelectorConfig
+from dynrefer.config_values import Valid
 
 
 def write(folder, name, text):
@@ -67,11 +73,11 @@ def test_lists_and_named_datasets_merge(tmp_path):
             "a.yaml: cannot be read as YAML: .*duplicate key",
         ),
         ({"a.yaml": "- run\n- model"}, "a.yaml: a mapping with model, datasets and run"),
-        ({"a.yaml": "just a text"}, "a.yaml: unknown key 'just a text'; valid: datasets, model"),
-        ({"a.yaml": "7"}, "a.yaml: cannot be read as YAML: .*int"),
+        ({"a.yaml": "just a text"}, "a.yaml: a mapping with model, datasets and run"),
+        ({"a.yaml": "run: &a {tasks: *a}"}, "a.yaml: .* refers back to itself"),
         ({"a.yaml": b"run: {task: \xff}"}, "a.yaml: cannot be read as YAML"),
         ({"a.yaml": "base: {b: c}"}, "a.yaml: base: a list of files is expected"),
-        ({"a.yaml": "base: [1]"}, "a.yaml: base: a list of files is expected"),
+        ({"a.yaml": "base: [[b]]"}, "a.yaml: base: a list of files is expected"),
         ({"a.yaml": "model:"}, "a.yaml: model: a mapping is expected, found None"),
         ({"a.yaml": "model: 3"}, "a.yaml: model: a mapping is expected, found 3"),
         ({"a.yaml": "run: 3"}, "a.yaml: run: "),
@@ -81,8 +87,16 @@ def test_lists_and_named_datasets_merge(tmp_path):
         ({"a.yaml": "run: {view_selectors: {a: b}}"}, "a.yaml: run.view_selectors.a: "),
         ({"a.yaml": "run: {seed: '${nothing}'}"}, "a.yaml: run.seed: .*nothing"),
         ({"a.yaml": "run: {batch_size_eval: 0}"}, "run.batch_size_eval: 0; valid is .* from 1 on"),
-        ({"a.yaml": "run: {seed: -1}"}, "run.seed: -1; valid is a whole number from 0 on"),
-        ({"a.yaml": "model: {num_views: -1}"}, "model.num_views: -1; valid is"),
+        (
+            {"a.yaml": "run: {seed: -1}"},
+            "run.seed: -1; valid is a whole number from 0 to 429",
+        ),
+        ({"a.yaml": "run: {amp: 2}"}, "a.yaml: run.amp: 2; valid is true or false"),
+        ({"a.yaml": "run: {seed: true}"}, "a.yaml: run.seed: .*'true'"),
+        (
+            {"a.yaml": "base: b.yaml", "b.yaml": "model: {tag_threshold: 5}"},
+            "b.yaml: model.tag_threshold: 5.0; valid is a number from 0 to 1",
+        ),
         (
             {"a.yaml": "base: b.yaml", "b.yaml": "run: {max_epoc: 1}"},
             "b.yaml: unknown key 'run.max_epoc'; did you mean 'max_epoch'",
@@ -165,3 +179,141 @@ def test_to_plain_holds_what_is_not_set(empty):
     plain = to_plain(load_config(empty))
     assert plain["run"]["output_dir"] == "???" and plain["run"]["seed"] == 42
     assert type(plain["model"]["vision"]) is dict
+
+
+# Characters that YAML would take for something else.
+TEXTS = ["2024_06_01", "71e9642", "007", "1.10", "no", "0x1f", "12:30", "a #2", "{a}", "[a", "'7'"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_options_of_text_keys_are_the_characters_typed(empty, text):
+    options = [f"run.output_dir={text}", f"run.load_ckpt_path={text}", f"run.valid_splits=[{text}]"]
+    options += [f"datasets[{text}].build_info.image_root={text}", f"model.tag_list={text}"]
+    if text == "[a":  # the beginning of a list, or of a key in brackets
+        options = options[:1]
+    config = load_config(empty, options)
+    assert config.run.output_dir == text
+    if len(options) > 1:
+        assert config.run.load_ckpt_path == config.model.vocabulary.tags == text
+        assert text in ("{a}", "'7'") or config.run.valid_splits == [text]
+        assert config.datasets[text].build_info.image_root == text
+
+
+@pytest.mark.parametrize("text", TEXTS[:6])
+def test_files_keep_the_characters_of_text_keys(tmp_path, text):
+    body = f"""
+run:
+  output_dir: {text}
+  valid_splits: [{text}]
+  load_ckpt_path: [{text}]
+  eval_dataset_name: "{text}"
+datasets: {{{text}: {{build_info: {{annotations: {{{text}: [{text}]}}}}}}}}
+model: {{tag_list: {text}}}
+"""
+    config = load_config(write(tmp_path, "a.yaml", body))
+    run, info = config.run, config.datasets[text].build_info
+    assert run.output_dir == run.eval_dataset_name == config.model.vocabulary.tags == text
+    assert run.valid_splits == run.load_ckpt_path == info.annotations[text] == [text]
+    OmegaConf.save(config, tmp_path / "b.yaml")
+    assert load_config(tmp_path / "b.yaml") == config
+
+
+def test_other_keys_are_what_yaml_makes_of_them(tmp_path):
+    body = "model: {vision: {options: {depth: 2, a: no, b: 1e-3, c: 1_0}}}"
+    path = write(tmp_path, "a.yaml", body)
+    options = ["model.vision.options.d=[1, x]", "model.vision.options.e={f: null}"]
+    config = load_config(path, [*options, "run.threads=null", "run.eval_dataset_name="])
+    values = {"depth": 2, "a": False, "b": 1e-3, "c": 10, "d": [1, "x"], "e": {"f": None}}
+    assert config.model.vision.options == values
+    assert config.run.threads is config.run.eval_dataset_name is None
+
+
+def test_another_name_drops_the_arguments_of_the_one_before(tmp_path):
+    write(
+        tmp_path,
+        "base.yaml",
+        """
+run:
+  view_selector: {name: task_prior, ratios: [0.5, 1.0]}
+  view_selectors: {ovad: {name: task_prior, ratios: [0.1, 0.2]}}
+model: {vision: {name: a, options: {depth: 2}, freeze: false}, text_encoder: {options: {x: 1}}}
+""",
+    )
+    path = write(
+        tmp_path,
+        "a.yaml",
+        """
+base: base.yaml
+run: {view_selector: {name: image_prior}, view_selectors: {ovad: {name: stochastic}}}
+model: {vision: {name: b}, text_encoder: {name: word, options: {y: 2}}}
+""",
+    )
+    config = load_config(path)
+    assert config.run.view_selector == SelectorConfig("image_prior")
+    assert config.run.view_selectors.ovad == SelectorConfig("stochastic")
+    assert config.model.vision.options == {} and config.model.vision.freeze is False
+    assert config.model.text_encoder.options == {"y": 2}
+    same = load_config(tmp_path / "base.yaml", ["run.view_selector.name=task_prior"])
+    assert same.run.view_selector.ratios == [0.5, 1.0]
+    options = ["run.view_selector.ratios=[0, 1]", "run.view_selector.name=task_prior"]
+    assert load_config(path, options).run.view_selector.ratios == [0.0, 1.0]
+
+
+def keys_with_limits(kind, section=""):
+    """Every number and choice of the schema: its key and what it takes."""
+    for field in fields(kind):
+        hint = get_type_hints(kind)[field.name]
+        inner = [one for one in (hint, *get_args(hint)) if is_dataclass(one)]
+        if inner and "SelectorConfig" not in str(hint):
+            name = "datasets.d" if field.name == "datasets" else f"{section}{field.name}"
+            yield from keys_with_limits(inner[0], f"{name}.")
+        elif inner:
+            yield f"{section}{field.name}.ratios", hint, Valid(0, 1)
+        elif {int, float} & {hint, *get_args(hint)} or "valid" in field.metadata:
+            yield f"{section}{field.name}", hint, field.metadata.get("valid")
+
+
+LIMITS = list(keys_with_limits(Config))
+
+
+def test_every_number_of_the_schema_has_limits():
+    assert len(LIMITS) > 50 and [key for key, _, valid in LIMITS if valid is None] == []
+
+
+@pytest.mark.parametrize(("key", "hint", "valid"), LIMITS, ids=[key for key, _, _ in LIMITS])
+def test_values_outside_of_the_limits_are_refused(empty, key, hint, valid):
+    wrong = [-7, 10.0**12] if valid.most < 1e12 else [-7]
+    if float in (hint, *get_args(hint)):
+        wrong += ["nan", "inf", "-inf"]
+    if valid.names or "SelectorConfig" in str(hint):
+        wrong = ["[0.5, 1.5]"] if not valid.names else ["other"]
+    if key.endswith("length_penalty"):
+        wrong = [-101, 101, "nan"]
+    for value in wrong:
+        value = f"{value:.0f}" if isinstance(value, float) else value
+        option = f"{key}={value}"
+        if "view_selectors" in key:
+            option = f"run.view_selectors.t={{name: task_prior, ratios: {value}}}"
+        with pytest.raises(ConfigError, match=r"--options: [\w.]+: .*; valid is "):
+            load_config(empty, [option])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["run.init_lr=0"], "run.init_lr: 0.0; valid is a number above 0 to 1"),
+        (["run.num_workers=300"], "run.num_workers: 300; valid is a whole number from 0 to 128"),
+        (["model.min_length=9", "model.max_new_tokens=8"], "min_length: 9; valid is at most max"),
+        ([f"model.loss.{name}=0" for name in ("caption", "tag", "region_text")], "are all 0"),
+        (["run.min_lr=1e-3"], "run.min_lr: 0.001; valid is at most init_lr, 0.0001"),
+        (["run.warmup_lr=-0.5"], "run.warmup_lr: -0.5; valid is a number from 0 to 1, or -1"),
+        (["model.tag_decoder.heads=3"], "model.tag_decoder.width: 256; valid is a multiple of he"),
+        (["model.qformer.hidden_size=5"], "model.qformer.hidden_size: 5; valid is a multiple"),
+        (["datasets.d.build_info.max_imgs=2.5"], "max_imgs: 2.5; valid is a whole number"),
+        (["run.threads=${run.seed}", "run.seed=2000"], "run.threads: 2000; valid is a whole num"),
+        (["run.precision=fp8"], "run.precision: fp8; valid is bf16, fp32, fp16"),
+    ],
+)
+def test_values_that_make_no_sense(empty, options, match):
+    with pytest.raises(ConfigError, match=match):
+        load_config(empty, options)
