@@ -1,7 +1,7 @@
 """Every key that a configuration may hold, with its type, its default and what is valid.
 
-Dataclasses for OmegaConf's structured configurations: ``dynrefer.config`` merges YAML into them and
-checks the values. The release's flat keys stay valid through ``dynrefer.config_release``.
+Dataclasses of OmegaConf's: ``dynrefer.config`` merges YAML into them and checks the values. The
+release's flat keys stay valid through ``dynrefer.config_release``.
 """
 
 from dataclasses import dataclass, field
@@ -82,14 +82,15 @@ class CaptionDecoderConfig:
 
     With ``config`` (fields of the transformers configuration) the model starts untrained and
     ``tokenizer`` names the directory of its tokenizer. ``freeze`` is about the language model's own
-    weights: they are then held in ``precision``, else in fp32. ``lora`` adds adapters beside them.
+    weights: they are then held in ``precision`` (fp16 overflows there), else in fp32. ``lora`` adds
+    adapters beside them.
     """
 
     language_model: str | None = None
     config: dict[str, Any] | None = None
     tokenizer: str | None = None
     freeze: bool = True
-    precision: str = choice("bf16", "fp32", "fp16")
+    precision: str = choice("bf16", "fp32")
     gradient_checkpointing: bool = False
     lora: LoraConfig | None = None
     max_text_length: int = count(32, 1, 8192)
@@ -112,7 +113,12 @@ class GenerationConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the three losses; see ``dynrefer.models.dynrefer.LossWeights``."""
+    """Weights of the losses, and over what the sums and means of a step go.
+
+    ``reduction`` "global": a step's loss and gradients depend on the global batch alone, not on
+    how many processes share it. "rank": each process reduces over its own samples and gradients
+    are averaged, as published for 8 GPUs; its summed tag loss then counts 1 / processes as much.
+    """
 
     caption: float = number(1.0, 0)
     tag: float = number(0.01, 0)
@@ -189,6 +195,10 @@ class SplitProcessorsConfig:
     eval: ProcessorConfig = field(default_factory=ProcessorConfig)
 
 
+def _both(name: str) -> SplitProcessorsConfig:
+    return SplitProcessorsConfig(ProcessorConfig(name), ProcessorConfig(name))
+
+
 @dataclass
 class BuildInfoConfig:
     """What a dataset is built from.
@@ -221,16 +231,8 @@ class BuildInfoConfig:
 class DatasetConfig:
     """One dataset: its processors and what it is built from."""
 
-    vis_processor: SplitProcessorsConfig = field(
-        default_factory=lambda: SplitProcessorsConfig(
-            ProcessorConfig("dynrefer"), ProcessorConfig("dynrefer")
-        )
-    )
-    text_processor: SplitProcessorsConfig = field(
-        default_factory=lambda: SplitProcessorsConfig(
-            ProcessorConfig("blip_caption"), ProcessorConfig("blip_caption")
-        )
-    )
+    vis_processor: SplitProcessorsConfig = field(default_factory=lambda: _both("dynrefer"))
+    text_processor: SplitProcessorsConfig = field(default_factory=lambda: _both("blip_caption"))
     build_info: BuildInfoConfig = field(default_factory=BuildInfoConfig)
 
 

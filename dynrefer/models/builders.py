@@ -12,10 +12,11 @@ from dynrefer.checkpoints.loading import Source, open_source
 from dynrefer.checkpoints.places import check_filled, without_memory
 from dynrefer.checkpoints.translation import plain as plain_name
 from dynrefer.config import ConfigError, require
+from dynrefer.config_schema import LossConfig
 from dynrefer.models.decoders.caption import Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
-from dynrefer.models.dynrefer import DynRefer, LossWeights
+from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.fusion import ViewFusion
 from dynrefer.models.language_models import CAUSAL, T5, VICUNA, Family, build_caption_decoder
 from dynrefer.models.parts import freeze_parts, frozen_parts, precision
@@ -88,7 +89,7 @@ def _compose(config: DictConfig, family: Family, captions: bool) -> DynRefer:
         else NoCaptionDecoder(),
         text_encoder,
         vocabularies,
-        LossWeights(**plain["loss"]),
+        LossConfig(**plain["loss"]),
         Generation(**plain["generation"]),
         config.tag_threshold,
     )
@@ -132,7 +133,7 @@ def build_vision(config: DictConfig, sources: Sequence[Source] = ()) -> VisionEn
     """
     options = OmegaConf.to_container(config.vision, resolve=True)
     options["freeze"] = "vision" in frozen_parts(config)
-    dtype = precision(options.pop("precision"), "model.vision.precision")
+    dtype = precision(options.pop("precision"))
     weights = options.pop("checkpoint")
     is_in_file = bool(weights) or any(source.holds(TOWER) for source in sources)
     vision = _vision_encoder(config.image_size, options, is_in_file)

@@ -53,21 +53,6 @@ class RegionPrediction:
     ratios: list[float] = field(default_factory=list)
 
 
-@dataclass
-class LossWeights(LossConfig):
-    """Weights of the losses, and over what the sums and means of a step go.
-
-    ``reduction`` "global": a step's loss and gradients depend on the global batch alone, not on
-    how many processes share it. "rank": each process reduces over its own samples and gradients
-    are averaged, as the published training did on 8 GPUs; its summed tag loss then counts
-    1 / processes as much.
-    """
-
-    def __post_init__(self) -> None:
-        if self.reduction not in ("global", "rank"):
-            raise ValueError(f"model.loss.reduction: '{self.reduction}'; valid: global, rank")
-
-
 class DynRefer(PretrainedModel):
     """Vision -> fusion of views -> Q-Former -> tag, region-text and caption decoders.
 
@@ -87,7 +72,7 @@ class DynRefer(PretrainedModel):
         caption_decoder: CaptionDecoder | NoCaptionDecoder,
         text_encoder: TextEncoder,
         vocabularies: Vocabularies,
-        loss_weights: LossWeights | None = None,
+        loss_weights: LossConfig | None = None,
         generation: Generation | None = None,
         tag_threshold: float = 0.7,
     ) -> None:
@@ -100,7 +85,7 @@ class DynRefer(PretrainedModel):
         self.caption_decoder = caption_decoder
         self.text_encoder = text_encoder
         self.vocabularies = vocabularies
-        self.loss_weights = loss_weights or LossWeights()
+        self.loss_weights = loss_weights or LossConfig()
         self.generation = generation or Generation()
         self.tag_threshold = tag_threshold
         self._phrase_cache: dict[str, Tensor] = {}

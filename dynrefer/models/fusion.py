@@ -23,8 +23,6 @@ class ViewFusion(Part):
         self, width: int, num_views: int, grid: int, patch: float, groups: int = 4
     ) -> None:
         super().__init__()
-        if num_views < 1:
-            raise ValueError(f"model.num_views: {num_views}; a region has one view or more")
         self.num_views, self.grid, self.patch = num_views, grid, patch
         self.alignment = DeformableAlignment(width, groups) if num_views > 1 else None
         self.mlp = nn.Sequential(

@@ -90,9 +90,7 @@ def build_caption_decoder(
     tokenizer = _tokenizer(options, family)
     # Weights that training changes are held in float32, whatever is computed in.
     is_fixed = options.freeze or "language_model" in frozen_parts(config)
-    dtype = precision(options.precision, f"{KEY}.precision") if is_fixed else torch.float32
-    if options.precision == "fp16":
-        raise ConfigError(f"{KEY}.precision: 'fp16' overflows there; valid: fp32, bf16")
+    dtype = precision(options.precision) if is_fixed else torch.float32
     if options.config is None:
         language_model = _load(options.language_model, tokenizer, dtype, family, sources)
     else:

@@ -42,10 +42,8 @@ def add_adapters(language_model: PreTrainedModel, settings: LoraConfig) -> peft.
             names, or None for the query and value projections.
 
     Raises:
-        ConfigError: a name or an expression fits no layer, or the rank is not positive.
+        ConfigError: a name or an expression fits no layer.
     """
-    if settings.rank < 1:
-        raise ConfigError(f"{KEY}.rank: {settings.rank}; valid is a whole number from 1 on")
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,

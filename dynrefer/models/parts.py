@@ -85,14 +85,8 @@ def freeze_parts(model: nn.Module, names: Iterable[str]) -> None:
     model.train(model.training)
 
 
-def precision(name: str, key: str) -> torch.dtype:
-    """The dtype of "fp32", "bf16" or "fp16"; without a GPU fp16 becomes fp32.
-
-    Raises:
-        ConfigError: another name; ``key`` says where it stands.
-    """
-    if name not in PRECISIONS:
-        raise ConfigError(f"{key}: '{name}'; valid: {', '.join(PRECISIONS)}")
+def precision(name: str) -> torch.dtype:
+    """The dtype of "fp32", "bf16" or "fp16"; without a GPU fp16 becomes fp32."""
     if name == "fp16" and not torch.cuda.is_available():
         return torch.float32
     return PRECISIONS[name]

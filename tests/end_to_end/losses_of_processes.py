@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dynrefer import distributed
-from dynrefer.models.dynrefer import LossWeights
+from dynrefer.config_schema import LossConfig
 from tests.tiny_model import tiny_batch, tiny_config, tiny_model
 
 REGIONS = 6
@@ -20,7 +20,7 @@ REDUCTIONS = ("global", "rank")
 
 def losses_and_gradients(module, model, batch, reduction):
     """Losses and gradients by name, without dropout."""
-    model.loss_weights = dataclasses.replace(LossWeights(), reduction=reduction)
+    model.loss_weights = dataclasses.replace(LossConfig(), reduction=reduction)
     model.zero_grad()
     losses = module(batch)
     losses.total.backward()

@@ -53,7 +53,14 @@ def test_evaluation_needs_data(own, refused):
 
 def test_training_goes_on_from_it(own, run_with, here, tmp_path):
     before = DynRefer.from_pretrained(own)
-    here(train_main, run_with, "run.init_lr=0", "run.weight_decay=0", "run.valid_splits=[]", *QUICK)
+    here(
+        train_main,
+        run_with,
+        "run.init_lr=1e-30",
+        "run.weight_decay=0",
+        "run.valid_splits=[]",
+        *QUICK,
+    )
     after = DynRefer.from_pretrained(tmp_path / "out" / "checkpoints" / "last")
     name = "fusion.mlp.0.weight"
     assert after.state_dict()[name].equal(before.state_dict()[name])

@@ -99,7 +99,5 @@ def test_wrong_number_of_views(num_views):
 
 
 def test_bad_construction():
-    with pytest.raises(ValueError, match="model.num_views: 0"):
-        ViewFusion(WIDTH, 0, GRID, PATCH)
     with pytest.raises(ValueError, match="does not divide the vision width 6"):
         ViewFusion(6, 2, GRID, PATCH)

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from dynrefer.config import ConfigError
 from dynrefer.models.builders import build_model
 from dynrefer.models.parts import NonFiniteError, check_finite, naming_regions
 from dynrefer.models.vision import VisionEncoder
@@ -72,14 +71,6 @@ def test_predictions_of_bf16_weights_are_close(configured):
         assert one.attributes == pytest.approx(other.attributes, abs=0.02)
         assert one.class_logits == pytest.approx(other.class_logits, abs=0.02)
         assert other.score == pytest.approx(one.score, rel=0.5)
-
-
-def test_the_language_model_in_fp16_is_refused(configured):
-    options = ["caption_decoder.freeze=true", "caption_decoder.precision=fp16"]
-    with pytest.raises(
-        ConfigError, match="caption_decoder.precision: 'fp16' overflows .* fp32, bf16"
-    ):
-        build_model(configured(*options))
 
 
 def test_rows_that_are_not_finite():

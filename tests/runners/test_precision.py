@@ -2,7 +2,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from dynrefer.config import ConfigError
 from dynrefer.runners.precision import autocast, autocast_dtype
 
 
@@ -27,9 +26,3 @@ def test_autocast_dtype(precision, amp, device, dtype):
 def test_no_autocast_on_the_cpu():
     with autocast(config("bf16"), torch.device("cpu")):
         assert not torch.is_autocast_enabled("cpu")
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_unknown_precision(device):
-    with pytest.raises(ConfigError, match="run.precision: 'fp8'; valid: fp32, bf16, fp16"):
-        autocast_dtype(config("fp8"), torch.device(device))

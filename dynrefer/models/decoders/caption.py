@@ -32,13 +32,6 @@ ADVICE = "run the language model in bf16 or fp32 (model.caption_decoder.precisio
 class Generation(GenerationConfig):
     """Beam search as published; the demo uses 5 beams and 30 new tokens."""
 
-    def __post_init__(self) -> None:
-        if self.num_return_sequences != 1:
-            raise ValueError(
-                f"model.generation.num_return_sequences: {self.num_return_sequences}; "
-                "a region gets one caption, valid is 1"
-            )
-
     def arguments(self) -> dict[str, Any]:
         """Arguments of transformers' ``generate``; those of sampling and beams where they apply."""
         values = asdict(self)

@@ -329,11 +329,6 @@ def test_arguments_hold_what_applies():
     assert (sampling["top_p"], sampling["temperature"], sampling["length_penalty"]) == (0.5, 2, 0)
 
 
-def test_one_caption_a_region():
-    with pytest.raises(ValueError, match="num_return_sequences: 2; a region gets one caption"):
-        Generation(num_return_sequences=2)
-
-
 def test_after_end():
     ids = torch.tensor([[5, 1, 0, 1], [1, 1, 2, 3], [4, 5, 6, 7]])
     assert after_end(ids, 1).int().tolist() == [[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
