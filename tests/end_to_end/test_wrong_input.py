@@ -46,7 +46,7 @@ from tests.processes import run_script
             ["model.text_encoder.options.checkpoint=eva_clip_psz14.pt"],
             "this machine's disk; `python scripts/download_assets.py eva_clip_psz14` fetches it to",
         ),
-        (["run.precision=fp12"], "run.precision: 'fp12'; valid: fp32, bf16, fp16"),
+        (["run.precision=fp12"], "run.precision: fp12; valid is bf16, fp32, fp16"),
         (["run.device=tpu"], "run.device: 'tpu'; valid: auto, cuda, cpu"),
         (["model.vocabulary.tags=none.txt"], "no file at none.txt"),
         (["model.vision.name=vit_tiny"], "model.vision: timm cannot build 'vit_tiny'"),
