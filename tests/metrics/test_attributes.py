@@ -84,12 +84,25 @@ def test_a_score_equal_to_the_threshold_is_negative():
     assert result["threshold"]["overall"]["all"]["recall"] == 50.0
 
 
+def test_a_score_of_nothing_is_never_among_the_first():
+    scores, labels = np.array([[0.0, 1.0], [0.0, 0.0]]), np.array([[0, 1], [0, 1]])
+    result = attribute_metrics(scores, labels, ATTRIBUTES, top_k=2)["top_k"]["overall"]["all"]
+    assert result["precision"] == 100.0 and result["recall"] == 50.0
+
+
+def test_of_equal_scores_the_earlier_attribute_is_among_the_first():
+    scores, labels = np.array([[0.5, 0.5]]), np.array([[1, 0]])
+    result = attribute_metrics(scores, labels, ATTRIBUTES, top_k=1)["top_k"]["overall"]["all"]
+    assert result["precision"] == result["recall"] == 100.0
+
+
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [
         ([[0.1, np.nan]], [[1, 0]], "score of row 0, attribute 'size:big/large' is nan"),
         ([[0.1, 0.2], [1.5, 0]], [[1, 0], [1, 0]], "row 1, attribute 'color:red' is 1.5"),
         ([[0.1, 0.2]], [[1, 2]], "label of row 0, attribute 'size:big/large' is 2"),
+        ([[0.1, 0.2]], [[1, 0.9]], "label of row 0, attribute 'size:big/large' is 0.9"),
         ([[0.1, 0.2]], [[1]], r"got \(1, 2\) and \(1, 1\)"),
         ([[0.1]], [[1]], r"\[boxes, 2 attributes\].*got \(1, 1\)"),
         (np.zeros((0, 2)), np.zeros((0, 2)), r"got \(0, 2\)"),

@@ -205,8 +205,8 @@ def test_what_an_image_does_not_say():
 
 def test_only_the_surest_detections_of_an_image_count():
     instances, found = scene()
-    sure = [{**found[0], "bbox": [60, 60, 9, 9], "score": 0.8} for _ in range(299)]
-    assert lvis(instances, found + sure)["APr"] < 0.01
+    sure = [{**found[0], "bbox": [60, 60, 9, 9], "score": 0.8} for _ in range(298)]
+    assert 0 < lvis(instances, found + sure)["APr"] < 0.01  # with the wrong one of category 4
     late = [*sure, sure[0]]
     assert lvis(instances, found + late)["APr"] == 0
     assert by_loops(instances, found + late)["APr"] == 0
@@ -261,6 +261,8 @@ def test_equal_scores_go_by_image():
 
 def test_boxes_to_ignore_are_neither_found_nor_missed():
     instances, found = one_image([[0, 0, 9, 9], [50, 50, 9, 9]], [([0, 0, 9, 9], 0.5)])
+    assert lvis(instances, found)["APs"] == pytest.approx(51 / 101)
+    instances["annotations"][1]["iscrowd"] = 1  # COCO's word for it, which LVIS does not know
     assert lvis(instances, found)["APs"] == pytest.approx(51 / 101)
     instances["annotations"][1]["ignore"] = 1
     assert lvis(instances, found)["APs"] == pytest.approx(1)

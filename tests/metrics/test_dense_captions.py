@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynrefer.metrics.dense_captions import (
+    IOU_THRESHOLDS,
+    METEOR_THRESHOLDS,
     DenseCaptionImage,
     dense_caption_map,
     merge_ground_truth,
@@ -77,6 +79,58 @@ def test_an_overlap_equal_to_the_threshold_merges():
     halves = np.array([[0.0, 0, 10, 10], [0, 0, 10, 5]])
     assert merge_ground_truth(halves, ["a", "b"], 0.5)[1] == [["a", "b"]]
     assert merge_ground_truth(halves, ["a", "b"], 0.51)[1] == [["a"], ["b"]]
+
+
+def test_what_is_merged_is_gone():
+    """The third box overlaps the fourth, which stays alone, and is not left over beside it."""
+    row = np.array([[x, 0.0, x + 10, 10] for x in (0, 2, 4, 6)])
+    merged, captions = merge_ground_truth(row, list("abcd"), 0.6)
+    assert captions == [["a", "b", "c"], ["d"]]
+    assert merged.tolist() == [[2, 0, 12, 10], [6, 0, 16, 10]]
+
+
+class Constant(loops.WordOverlap):
+    """METEOR that says the same of all."""
+
+    def __init__(self, score):
+        super().__init__()
+        self.score = score
+
+    def scores(self, references, candidates):
+        return self.score, [self.score] * len(candidates)
+
+
+@pytest.mark.parametrize("iou", IOU_THRESHOLDS)
+@pytest.mark.parametrize("score", METEOR_THRESHOLDS)
+def test_thresholds_that_are_met_exactly(iou, score):
+    """An IoU that is the threshold is enough, a METEOR that is the threshold is not."""
+    image = DenseCaptionImage([SQUARE], ["a"], [[0, 0, 10, round(10 * iou)]], ["a"], [0.5])
+    result = dense_caption_map([image], Constant(score))
+    assert result["det_breakdown"] == {
+        f"iou_{least}": float(least <= iou) for least in IOU_THRESHOLDS
+    }
+    assert result["ap_breakdown"] == {
+        f"iou_{least}_meteor_{words}": float(least <= iou and words < score)
+        for least in IOU_THRESHOLDS
+        for words in METEOR_THRESHOLDS
+    }
+
+
+def test_of_equal_overlaps_the_first_box_is_taken():
+    two, between = [SQUARE, [10, 0, 20, 10]], [5, 0, 15, 10]
+    image = DenseCaptionImage(two, ["a", "b"], [between, SQUARE], ["a", "a"], [0.9, 0.8])
+    assert dense_caption_map([image], loops.WordOverlap())["det_breakdown"]["iou_0.3"] == 0.51
+    image = DenseCaptionImage(two, ["a", "b"], [between, two[1]], ["a", "b"], [0.9, 0.8])
+    assert dense_caption_map([image], loops.WordOverlap())["det_breakdown"]["iou_0.3"] == 1.0
+
+
+def test_boxes_and_scores_are_of_single_precision():
+    """0.7 is a little less there, and what differs by 1e-9 comes in the given order."""
+    image = DenseCaptionImage([[0, 0, 1, 1]], ["a"], [[0, 0, 1, 0.7]], ["a"], [0.5])
+    assert dense_caption_map([image], loops.WordOverlap())["det_breakdown"]["iou_0.7"] == 0
+    boxes, scores = [[50, 50, 60, 60], SQUARE], [0.5, 0.5 + 1e-9]
+    image = DenseCaptionImage([SQUARE], ["a"], boxes, ["b", "a"], scores)
+    assert dense_caption_map([image], loops.WordOverlap())["detmap"] == 0.5
 
 
 def test_perfect_predictions_score_one():

@@ -263,6 +263,20 @@ def test_one_dead_process_ends_all(quick, small_parts, monkeypatch):
     assert all(ended(process.pid) for process in processes)
 
 
+def test_progress_that_cannot_be_shown_ends_all(quick, small_parts, monkeypatch):
+    """As in a terminal that was closed: an error, and nothing waits for a bar's lock."""
+
+    def gone(bar, state):
+        raise BrokenPipeError("stderr")
+
+    monkeypatch.setattr(java.Progress, "refresh", gone)
+    monkeypatch.setattr(java.Progress, "update", lambda bar, count: bar.refresh(count))
+    with Meteor(processes=2) as meteor:
+        with pytest.raises(BrokenPipeError, match="stderr"):
+            meteor.scores(*many_pairs(1000))
+        assert [process.java.wait(10) for process in meteor.processes] == [-9, -9]
+
+
 def test_long_sentences_do_not_block_the_pipes(meteor):
     """More than a pipe holds, in one line and in the lines on their way."""
     long = " ".join(f"word{number}" for number in range(2_000))
@@ -272,23 +286,26 @@ def test_long_sentences_do_not_block_the_pipes(meteor):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_java_ends_with_its_user(tmp_path, sent):
+def test_java_ends_with_its_user(sent):
     """Only Python gets the signal, unlike with Ctrl-C, where the terminal tells Java as well."""
     command = [sys.executable, "-c", LONG_SCORING]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    with subprocess.Popen(
+    user = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as user:
+    )
+    try:
         pids = [int(pid) for pid in user.stdout.readline().split()]
         assert len(pids) == 2 and not any(map(ended, pids))
         user.send_signal(sent)
         _, errors = user.communicate(timeout=30)
-    assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
-    assert user.returncode != 0
-    patience = time.monotonic() + 120  # a Java that is still starting ends after it
-    while not all(map(ended, pids)) and time.monotonic() < patience:
-        time.sleep(0.1)
-    assert all(map(ended, pids))
+        assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
+        assert user.returncode != 0
+        patience = time.monotonic() + 120  # a Java that is still starting ends after it
+        while not all(map(ended, pids)) and time.monotonic() < patience:
+            time.sleep(0.1)
+        assert all(map(ended, pids))
+    finally:
+        user.kill()
 
 
 LONG_SCORING = """

@@ -21,6 +21,12 @@ def test_accuracies_agree_with_plain_loops(rows):
     assert class_mean_accuracy(logits, labels, k=4) == 1.0
 
 
+def test_of_equal_logits_the_first_class_counts():
+    logits, labels = np.zeros((2, 80)), np.array([0, 79])
+    assert top1_accuracy(logits, labels) == 0.5
+    assert class_mean_accuracy(logits, labels, k=79) == 0.5
+
+
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [
