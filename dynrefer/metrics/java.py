@@ -72,7 +72,7 @@ def usable_cores() -> int:
 def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
     """Penn Treebank tokens of each sentence: lower case, joined by spaces, no punctuation.
 
-    Raises RuntimeError with Java's own message where the tokeniser fails.
+    Raises ChildProcessError with Java's own message where the tokeniser fails.
     """
     if not sentences:
         return []
@@ -84,7 +84,7 @@ def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
     )
     lines = result.stdout.decode().split("\n")[:-1]
     if result.returncode != 0 or len(lines) != len(sentences):
-        raise RuntimeError(
+        raise ChildProcessError(
             f"the PTB tokeniser ended with code {result.returncode} and {len(lines)} lines for "
             f"{len(sentences)} sentences: {result.stderr.decode(errors='replace')[-500:]}"
         )
@@ -127,7 +127,7 @@ class Meteor:
         Returns METEOR of the whole set (from its pooled statistics, not a mean) and of each
         candidate, all in [0, 1]. Sentences may hold anything; an empty candidate scores 0.
         Raises ValueError for lists of unequal length or a candidate without references,
-        RuntimeError outside a `with` block or where a Java process has died.
+        RuntimeError outside a `with` block, ChildProcessError where a Java process has died.
         """
         if len(references) != len(candidates):
             raise ValueError(f"{len(references)} reference lists for {len(candidates)} candidates")
@@ -222,13 +222,13 @@ class _MeteorProcess:
             self.java.stdin.write(line.encode() + b"\n")
             self.java.stdin.flush()
         except BrokenPipeError as error:
-            raise RuntimeError(self._death()) from error
+            raise ChildProcessError(self._death()) from error
 
     def receive(self) -> str:
         """Reads METEOR's next line."""
         line = self.java.stdout.readline()
         if not line:
-            raise RuntimeError(self._death())
+            raise ChildProcessError(self._death())
         return line.decode().strip()
 
     def end(self) -> None:

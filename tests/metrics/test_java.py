@@ -108,7 +108,7 @@ def test_every_sentence_keeps_its_place_in_the_tokeniser():
 
 def test_tokeniser_failure_shows_javas_message(monkeypatch):
     monkeypatch.setattr("dynrefer.metrics.java.TOKENIZER_JAR", "missing.jar")
-    with pytest.raises(RuntimeError, match="ended with code 1(.|\n)*PTBTokenizer"):
+    with pytest.raises(ChildProcessError, match="ended with code 1(.|\n)*PTBTokenizer"):
         ptb_tokenize(["a dog"])
 
 
@@ -166,7 +166,7 @@ def test_meteor_outside_a_with_block_or_dead_is_an_error(quick):
     meteor = Meteor()
     with pytest.raises(RuntimeError, match="with Meteor"):
         meteor.scores([["a"]], ["a"])
-    with pytest.raises(RuntimeError, match="ended with code -9"), meteor:
+    with pytest.raises(ChildProcessError, match="ended with code -9"), meteor:
         meteor.processes[0].java.kill()
         meteor.scores([["a"]], ["a"])
 
@@ -174,7 +174,7 @@ def test_meteor_outside_a_with_block_or_dead_is_an_error(quick):
 def test_meteor_failure_shows_javas_message(monkeypatch):
     monkeypatch.setattr("dynrefer.metrics.java.METEOR_JAR", "missing.jar")
     with (
-        pytest.raises(RuntimeError, match=r"ended with code 1: .*missing\.jar"),
+        pytest.raises(ChildProcessError, match=r"ended with code 1: .*missing\.jar"),
         Meteor() as meteor,
     ):
         meteor.scores([["a"]], ["a"])
@@ -256,7 +256,7 @@ def test_one_dead_process_ends_all(quick, small_parts, monkeypatch):
 
     monkeypatch.setattr(java._MeteorProcess, "answers", killed)
     with Meteor(processes=2) as meteor:
-        with pytest.raises(RuntimeError, match="ended with code -9"):
+        with pytest.raises(ChildProcessError, match="ended with code -9"):
             meteor.scores(*many_pairs(1000))
         processes = [process.java for process in meteor.processes]
         assert [process.wait(10) for process in processes] == [-9, -9]
