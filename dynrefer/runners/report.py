@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,12 @@ from dynrefer.processors.region_image import check_boxes, open_image
 from dynrefer.runners.logs import write_json
 from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.published import SOURCE
-from dynrefer.tasks.results import Prediction
+from dynrefer.tasks.results import Predictions
 from dynrefer.tasks.task import Task
-from dynrefer.views.selectors import CANDIDATE_RATIOS
 
 logger = logging.getLogger(__name__)
 
 REGION_AND_IMAGE = (0.0, 1.0)  # views shown where a result file does not say which were looked at
-MOST_VIEWS = len(CANDIDATE_RATIOS) + 1
 PAGE = "report_page.html"
 MOST_LINES, MOST_LETTERS = 6, 300  # of what is said or true of a region
 JPEG = {"quality": 82, "subsampling": 0}  # thin coloured outlines need their full resolution
@@ -47,7 +44,7 @@ class JudgedTask:
 
     task: Task
     metrics: Mapping[str, float]
-    predictions: Mapping[int | str, Prediction]
+    predictions: Predictions
     published: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -137,9 +134,6 @@ def write_page(
     rest at random, always the same ones.
 
     A region whose image cannot be read is shown without its picture, and counted.
-
-    Raises:
-        ValueError: a prediction's ``ratios`` are no ratios.
     """
     sections = [_section(one, truth, count) for one in judged]
     shown = [region for part in sections for group in part.groups.values() for region in group]
@@ -227,7 +221,7 @@ def _shown(
 
     region = truth.index.region(position)
     image = truth.index.image(truth.index.image_of_region(position))
-    ratios = _ratios(judged.predictions[region.id])
+    ratios = judged.predictions[region.id].get("ratios") or REGION_AND_IMAGE
     note = ""
     try:
         pixels = open_image(image.path)
@@ -238,17 +232,6 @@ def _shown(
     words = judged.task.region_words(judged.predictions, region, truth)
     title = f"region {region.id}, {image.file_name}"
     return ShownRegion(title, score, picture, note, words.said, words.true)
-
-
-def _ratios(prediction: Prediction) -> Sequence[float]:
-    ratios = prediction.get("ratios") or REGION_AND_IMAGE
-    numbers = isinstance(ratios, Sequence) and all(isinstance(r, Real) for r in ratios)
-    if not numbers or len(ratios) > MOST_VIEWS or not all(0 <= ratio <= 1 for ratio in ratios):
-        raise ValueError(
-            f"region {prediction['id']!r}: 'ratios' must be {MOST_VIEWS} numbers in [0, 1] at "
-            f"most, is {ratios!r:.60}"
-        )
-    return ratios
 
 
 def table(title: str, facts: Mapping[str, str], judged: Sequence[JudgedTask]) -> str:

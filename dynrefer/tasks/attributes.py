@@ -42,6 +42,13 @@ class AttributeDetection(Task):
                 raise wrong_label(region, fault, truth)
         return vector
 
+    def labelled(self, truth: GroundTruth) -> list[tuple[RegionRecord, list[int]]]:
+        """As of any task; also ValueError where no label is positive, for then there is no AP."""
+        labelled = super().labelled(truth)
+        if not any(1 in vector for _, vector in labelled):
+            raise ValueError(f"{truth.index.source}: no {self.label_name} has a positive label (1)")
+        return labelled
+
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """Metrics over the regions that carry attribute labels (``ovad_result.att_vec``)."""
         attributes = truth.vocabularies.attributes.entries

@@ -41,8 +41,9 @@ class DenseCaptioning(Captions):
 
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """mAP, detection mAP and the AP of every pair of thresholds, in percent."""
+        images = list(self._images(predictions, truth))  # what is wrong with them comes first
         with Meteor() as meteor:
-            result = dense_caption_map(self._images(predictions, truth), meteor)
+            result = dense_caption_map(images, meteor)
         metrics = {"mAP": result["map"], "detection mAP": result["detmap"]}
         metrics |= {f"AP {pair}": value for pair, value in result["ap_breakdown"].items()}
         return {name: 100 * value for name, value in metrics.items()}

@@ -1,5 +1,6 @@
 """Region recognition: the class of a region (COCO, LVIS, ImageNet-S)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -178,10 +179,16 @@ def _instances(truth: GroundTruth, of_lvis: bool) -> Instances:
             "build_info.instances of the dataset"
         )
     instances = read_instances(truth.instances, of_lvis)
-    known = {plain_name(category["name"]) for category in instances.categories.values()}
-    missing = [n for n in truth.vocabularies.classes.names if plain_name(n) not in known]
-    if missing:
-        raise ValueError(f"{instances.source}: no category is named {', '.join(missing)}")
+    known = Counter(plain_name(category["name"]) for category in instances.categories.values())
+    for name in truth.vocabularies.classes.names:
+        if known[plain_name(name)] != 1:
+            count = "no category is" if plain_name(name) not in known else "several categories are"
+            raise ValueError(f"{instances.source}: {count} named {name}")
+    counted = truth.image_ids()
+    if not any(annotation["image_id"] in counted for annotation in instances.annotations):
+        raise ValueError(
+            f"{instances.source}: has no annotation of the images of {truth.index.source}"
+        )
     for region in truth.regions():
         if region.image_id not in instances.images:
             raise ValueError(

@@ -18,6 +18,7 @@ from dynrefer.files import write_atomically
 from dynrefer.metrics.instances import is_id, is_number
 from dynrefer.models.dynrefer import RegionPrediction
 from dynrefer.tasks.ground_truth import GroundTruth
+from dynrefer.views.selectors import CANDIDATE_RATIOS
 
 Id = int | str
 Prediction = Mapping[str, Any]
@@ -30,6 +31,7 @@ RELEASE_FIELDS = {
     "attr": "attributes",
     "cls": "class_logits",
 }
+MOST_VIEWS = len(CANDIDATE_RATIOS) + 1
 # Metrics compute in single precision; attributes are probabilities.
 _LARGEST = float(np.finfo(np.float32).max)
 _LIMITS = {"score": (-_LARGEST, _LARGEST), "class_logits": (-_LARGEST, _LARGEST)}
@@ -69,6 +71,12 @@ def _is_writable(value: Any) -> bool:
         return False
 
 
+def _are_ratios(value: Any) -> bool:
+    """Whether a value says which views were looked at, or nothing."""
+    is_list = isinstance(value, list) and len(value) <= MOST_VIEWS
+    return value is None or is_list and all(is_number(r) and 0 <= r <= 1 for r in value)
+
+
 def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> None:
     """Writes a result file: one JSON object a region and line, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +114,11 @@ def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile
             raise ValueError(f"{where}: 'id' is {id_!r:.60}, must be a whole number or a text")
         if id_ in predictions:
             raise ValueError(f"{where}: region {id_!r} comes twice")
+        if not _are_ratios(entry.get("ratios")):
+            raise ValueError(
+                f"{where}: region {id_!r}: 'ratios' must be {MOST_VIEWS} numbers from 0 to 1 "
+                f"at most, is {entry['ratios']!r:.60}"
+            )
         predictions[id_] = entry
     predictions = {id_: entry for id_, entry in predictions.items() if len(entry) > 1}
     if not predictions:

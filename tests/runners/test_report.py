@@ -160,17 +160,6 @@ def test_views_are_those_of_the_prediction(truth_of, caption_task, tmp_path):
     assert (tmp_path / "none").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-@pytest.mark.parametrize("ratios", [[0.0, 2.0], ["0", "1"], {"a": 1}, "0.1", [0.1] * 12, 0.5])
-def test_ratios_that_are_none(truth_of, caption_task, tmp_path, ratios):
-    truth = truth_of()
-    predictions = captions_of(truth)
-    for prediction in predictions.values():
-        prediction["ratios"] = ratios
-    judged = [JudgedTask(caption_task, {"CIDEr": 1.0}, predictions)]
-    with pytest.raises(ValueError, match=r"region \d+: 'ratios' must be 11 numbers in \[0, 1\]"):
-        write_page(tmp_path / "page.html", "x", {}, judged, truth, 1)
-
-
 def test_regions_without_a_label_are_left_out_and_counted(truth_of, tmp_path):
     truth = truth_of()
     task = registry.get("task", "region_recognition")()

@@ -85,6 +85,14 @@ def test_lines_that_cannot_be_read(tmp_path, line, match):
         read_predictions(path)
 
 
+@pytest.mark.parametrize("ratios", [[0.0, 2.0], ["0", "1"], {"a": 1}, "0.1", [0.1] * 12, 0.5])
+def test_ratios_that_are_none(lines, ratios):
+    path = lines({"id": 7, "score": 1, "ratios": [0, 0.5]}, {"id": 8, "score": 1, "ratios": ratios})
+    message = "a.jsonl: line 2: region 8: 'ratios' must be 11 numbers from 0 to 1 at most, is "
+    with pytest.raises(ValueError, match=message):
+        read_predictions(path)
+
+
 def test_blank_lines_are_skipped(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('\n{"id": 1, "caption": "x"}\n  \n\n{"id": 2, "caption": ""}\n\t\n')

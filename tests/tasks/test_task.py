@@ -165,6 +165,16 @@ def test_nothing_to_judge_by(make_truth, name, message):
         registry.get("task", name)().check(make_truth(forget))
 
 
+@pytest.mark.parametrize("labels", [[0, 0], [-1, -1], [0, -1]])
+def test_attributes_without_a_positive_label(make_truth, labels):
+    def change(annotation):
+        annotation["extra_info"]["ovad_result"]["att_vec"] = labels
+
+    message = r"truth0.json: no extra_info.ovad_result.att_vec has a positive label \(1\)"
+    with pytest.raises(ValueError, match=message):
+        registry.get("task", "attribute_detection")().check(make_truth(change))
+
+
 @pytest.mark.parametrize("name", ["region_recognition", "lvis_detection"])
 def test_instances_of_other_images_and_classes(make_truth, tmp_path, name):
     content = instances()
@@ -176,14 +186,21 @@ def test_instances_of_other_images_and_classes(make_truth, tmp_path, name):
     path.write_text(json.dumps(content))
     task = registry.get("task", name)()
     task.check(make_truth(instances=path))
-    moved = content | {"images": content["images"][1:], "annotations": []}
-    path.write_text(json.dumps(moved))
-    with pytest.raises(
-        ValueError, match=r"instances.json: has no image 1, which region 10 of .*tru"
+    for change, message in (
+        (
+            {"images": content["images"][1:], "annotations": content["annotations"][2:]},
+            r"instances.json: has no image 1, which region 10 of .*truth\d.json is in",
+        ),
+        ({"annotations": []}, r"instances.json: has no annotation of the images of .*truth\d.json"),
+        (
+            {"categories": content["categories"][:2], "annotations": content["annotations"][:2]},
+            "instances.json: no category is named Bird",
+        ),
+        (
+            {"categories": [*content["categories"], content["categories"][2] | {"id": 9}]},
+            "instances.json: several categories are named Bird",
+        ),
     ):
-        task.check(make_truth(instances=path))
-    path.write_text(
-        json.dumps(content | {"categories": content["categories"][:2], "annotations": []})
-    )
-    with pytest.raises(ValueError, match="instances.json: no category is named Bird"):
-        task.check(make_truth(instances=path))
+        path.write_text(json.dumps(content | change))
+        with pytest.raises(ValueError, match=message):
+            task.check(make_truth(instances=path))
