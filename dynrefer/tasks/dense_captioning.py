@@ -6,13 +6,12 @@ import numpy as np
 
 from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map
-from dynrefer.metrics.instances import is_number
 from dynrefer.metrics.java import Meteor
 from dynrefer.registry import registry
 from dynrefer.tasks.captioning import Captions
 from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.region_scores import RegionWords, most_overlapping, token_f1
-from dynrefer.tasks.results import Predictions
+from dynrefer.tasks.results import Predictions, fault_of
 from dynrefer.tasks.task import extra_info, wrong_label
 
 
@@ -113,7 +112,6 @@ class DenseCaptioning(Captions):
     @staticmethod
     def _detector_score(region: RegionRecord, truth: GroundTruth) -> float | None:
         score = extra_info(region, "grit_result", "score", truth)
-        if score is not None and not is_number(score):
-            fault = f"grit_result.score is {score!r:.60}, must be a finite number"
-            raise wrong_label(region, fault, truth)
+        if score is not None and (fault := fault_of(score, "score")):
+            raise wrong_label(region, f"grit_result.score {fault}", truth)
         return score

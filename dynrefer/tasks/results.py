@@ -46,29 +46,27 @@ class ResultFile(dict[Id, Prediction]):
         self.source = source
 
 
-def fault_of(value: Any, field: str, count: int | None) -> str:
+def fault_of(value: Any, field: str, count: int | None = None) -> str:
     """What is wrong with a field of a prediction, of ``count`` numbers where it is a list.
 
     Empty where nothing is.
     """
     if field == "caption":
-        return "" if _is_writable(value) else f"must be a text, is {value!a:.60}"
-    valid = f"{count} {'numbers from 0 to 1' if field == 'attributes' else 'finite numbers'}"
-    valid = "a finite number" if count is None else valid
+        if not isinstance(value, str):
+            return f"must be a text, is {value!r:.60}"
+        halves = [letter for letter in value if "\ud800" <= letter <= "\udfff"]
+        return f"holds half a character, {halves[0]!a}" if halves else ""
+    valid = "a finite number" if count is None else f"{count} finite numbers"
+    if field == "attributes":
+        valid = f"{count} numbers from 0 to 1"
     numbers = [value] if count is None else value
     if not isinstance(numbers, list) or len(numbers) != (count or 1):
         return f"must be {valid}, is {value!r:.60}"
     low, high = _LIMITS[field]
     wrong = [n for n in numbers if not (is_number(n) and low <= n <= high)]
-    return f"must be {valid}, holds {wrong[0]!r:.60}" if wrong else ""
-
-
-def _is_writable(value: Any) -> bool:
-    """Whether a value is a text that UTF-8 can hold; half a character of JSON is none."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+    return (
+        f"must be {valid}, {'is' if count is None else 'holds'} {wrong[0]!r:.60}" if wrong else ""
+    )
 
 
 def _are_ratios(value: Any) -> bool:

@@ -134,12 +134,23 @@ def test_images_that_the_truth_does_not_have(truth_of):
         DenseCaptioning().evaluate(predictions(), truth)
 
 
+def test_a_detectors_score_of_nothing_is_a_score(truth_of):
+    def change(annotation):
+        if annotation["id"] == 3:
+            annotation["extra_info"]["grit_result"]["score"] = 0
+
+    metrics = DenseCaptioning().evaluate(predictions(), truth_of(change=change))
+    expected, captions = (by_hand(TRUE, DETECTOR | {3: score}) for score in (0, CAPTION[3]))
+    assert metrics["mAP"] == pytest.approx(100 * expected["map"])
+    assert expected["map"] != captions["map"]
+
+
 @pytest.mark.parametrize("score", ["high", True, [0.5]])
 def test_scores_that_are_no_numbers(truth_of, score):
     def change(annotation):
         annotation["extra_info"]["grit_result"]["score"] = score
 
-    with pytest.raises(ValueError, match="region 1: extra_info.grit_result.score is .*, must be a"):
+    with pytest.raises(ValueError, match="region 1: extra_info.grit_result.score must be a finite"):
         DenseCaptioning().evaluate(predictions(), truth_of(change=change))
 
 

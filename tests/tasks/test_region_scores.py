@@ -71,6 +71,8 @@ def test_the_region_that_is_overlapped_most():
     assert most_overlapping(predicted, [far]) == (None, 0.0)
     assert most_overlapping(predicted, [silent]) == (None, 0.0)
     assert most_overlapping(predicted, []) == (None, 0.0)
+    twin = region((0, 0, 10, 10), "twin")
+    assert most_overlapping(predicted, [near, twin])[0] is near  # the first of equals
     touching = region((10, 0, 20, 10), "only the edge")
     assert most_overlapping(predicted, [touching]) == (None, 0.0)
 
@@ -101,6 +103,22 @@ def test_attributes_of_regions(make_truth, perfect):
     assert words[11].said == ["color:red 0.90 (wrong)", "size:big/large 0.10 (right)"]
     assert words[11].true == ["size:big/large 0.10 (rank 2)"]
     assert words[12].said[1] == "size:big/large 0.10 (not labelled)"
+
+
+def test_ranks_are_among_the_labelled_attributes(make_truth, perfect):
+    """An attribute that is not labelled has no place before a positive one."""
+    perfect[12]["attributes"] = [0.5, 0.9]  # of labels 1 and -1
+    _, words = scores_of("attribute_detection", perfect, make_truth())
+    assert words[12].said == ["size:big/large 0.90 (not labelled)", "color:red 0.50 (right)"]
+    assert words[12].true == ["color:red 0.50 (rank 1)"]
+
+
+def test_of_equal_scores_the_first_is_shown_first(make_truth, perfect):
+    perfect[11] |= {"attributes": [0.5, 0.5], "class_logits": [1.0, 1.0, 1.0]}
+    _, words = scores_of("attribute_detection", perfect, make_truth())
+    assert words[11].true == ["size:big/large 0.50 (rank 2)"]
+    _, words = scores_of("region_recognition", perfect, make_truth())
+    assert words[11].said == ["dog 1.00", "cat 1.00", "Bird 1.00"]
 
 
 def test_attributes_without_labels(make_truth, perfect):

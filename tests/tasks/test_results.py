@@ -165,11 +165,11 @@ def test_a_file_of_other_regions(lines, make_truth):
         (AttributeDetection, "attributes", {"a": 1, "b": 0}, "must be 2 numbers from 0 to 1, is {"),
         (RegionCaptioning, "caption", 3, "must be a text, is 3"),
         (RegionCaptioning, "caption", ["a dog"], "must be a text, is "),
-        (RegionCaptioning, "caption", "dog \ud83d", r"must be a text, is 'dog \\ud83d'"),
-        (DenseCaptioning, "score", "high", "must be a finite number, holds 'high'"),
-        (DenseCaptioning, "score", float("nan"), "must be a finite number, holds nan"),
+        (RegionCaptioning, "caption", "dog \ud83d", r"'caption' holds half a character, '\\ud83d'"),
+        (DenseCaptioning, "score", "high", "must be a finite number, is 'high'"),
+        (DenseCaptioning, "score", float("nan"), "must be a finite number, is nan"),
         (DenseCaptioning, "score", None, "region 12 has no score"),
-        (DenseCaptioning, "score", True, "must be a finite number, holds True"),
+        (DenseCaptioning, "score", True, "must be a finite number, is True"),
     ],
 )
 def test_fields_that_cannot_be_scored(

@@ -103,10 +103,11 @@ WRONG = [
     *(
         ("dense_captioning", "grit_result", value, message)
         for value, message in (
-            ({"score": float("nan")}, "score is nan, must be a finite number"),
-            ({"score": "high"}, "score is 'high', must be"),
-            ({"score": True}, "score is True, must be"),
-            ({"score": [0.5]}, r"score is \[0.5\], must be"),
+            ({"score": float("nan")}, "score must be a finite number, is nan"),
+            ({"score": "high"}, "score must be a finite number, is 'high'"),
+            ({"score": True}, "score must be a finite number, is True"),
+            ({"score": [0.5]}, r"score must be a finite number, is \[0.5\]"),
+            ({"score": 1e39}, r"score must be a finite number, is 1e\+39"),
             (0.5, " is 0.5, must be an object"),
         )
     ),
