@@ -5,7 +5,8 @@ no control. Order is always that of the words given (or of the generator that sh
 that of a set, so a run can be repeated.
 """
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -44,12 +45,8 @@ class ControlWordSampler:
         self.drop_ratio = drop_ratio
 
     def __call__(self, caption: str, tag_names: list[str], rng: np.random.Generator) -> str:
-        """Control string of one region.
-
-        Args:
-            caption: the cleaned caption.
-            tag_names: names of the region's tags, those of tag_set1 before those of tag_set2.
-            rng: decides which words stay and in which order.
+        """Control string of a region: of its cleaned caption and the names of its tags, those of
+        tag_set1 before those of tag_set2; ``rng`` decides which words stay and in which order.
         """
         if rng.random() < self.full_drop_ratio:
             return join_control_words([])
@@ -64,33 +61,25 @@ def _distinct(words: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=2**14)
 def _control_words(caption: str) -> tuple[str, ...]:
-    tagged = _tagger()(caption)
+    tagged = _tagged(caption)
     words = [word for word, _ in tagged]
     nouns = {word for word, tag in tagged if "NN" in tag}
     phrases = []
     for word in (word for word, tag in tagged if "NN" in tag or "JJ" in tag):
         start = words.index(word)
-        end = start + 1
-        while end < len(words) and words[end] in nouns:
-            end += 1
-        phrases.append(" ".join(words[start:end]))
+        after = itertools.takewhile(nouns.__contains__, words[start + 1 :])
+        phrases.append(" ".join([word, *after]))
     return tuple(dict.fromkeys(phrases))
 
 
-@lru_cache(maxsize=1)
-def _tagger() -> Callable[[str], list[tuple[str, str]]]:
-    """Function from a caption to its words and their tags, punctuation left out."""
+def _tagged(caption: str) -> list[tuple[str, str]]:
+    """Words of a caption and their tags, punctuation left out."""
     # Imported on first use: nltk, which textblob builds on, takes about a second to import, and
     # only training needs control words from captions.
     from nltk.tokenize import NLTKWordTokenizer
     from textblob.taggers import PatternTagger
 
-    tagger, tokenizer = PatternTagger(), NLTKWordTokenizer()
-
-    def tag(caption: str) -> list[tuple[str, str]]:
-        # The tagger's own tokens would split "isn't" into "is n ' t" and call "n" and "t" nouns.
-        words = tokenizer.tokenize(caption)
-        tagged = tagger.tag(" ".join(words), tokenize=False) if words else []
-        return [(word, tag) for word, tag in tagged if any(map(str.isalnum, word))]
-
-    return tag
+    # The tagger's own tokens would split "isn't" into "is n ' t" and call "n" and "t" nouns.
+    words = NLTKWordTokenizer().tokenize(caption)
+    tagged = PatternTagger().tag(" ".join(words), tokenize=False) if words else []
+    return [(word, tag) for word, tag in tagged if any(map(str.isalnum, word))]

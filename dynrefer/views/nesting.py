@@ -9,16 +9,11 @@ import numpy as np
 
 
 def nested_boxes(boxes: np.ndarray, ratios: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Boxes of the views, ``box + (image - box) * ratio``.
+    """Boxes of the views, ``box + (image - box) * ratio``: float32 [N, V, 4].
 
-    Args:
-        boxes: [N, 4] xyxy in pixels of the image.
-        ratios: [N, V] in [0, 1].
-        width, height: size of the image in pixels.
-
-    Returns:
-        float32 [N, V, 4] xyxy, not yet clipped or truncated. At ratio 1 float32 rounding may end
-        a hair short of the image's edge, so truncation then loses one pixel, as published.
+    ``boxes`` is [N, 4] in an image of ``width`` by ``height`` pixels, ``ratios`` [N, V] in [0, 1].
+    Nothing is clipped or truncated yet. At ratio 1 float32 rounding may end a hair short of the
+    image's edge, so truncation then loses one pixel, as published.
     """
     boxes = np.asarray(boxes, dtype=np.float32)[:, None]
     ratios = np.asarray(ratios, dtype=np.float32)[:, :, None]
@@ -31,13 +26,8 @@ def pixel_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
 
     A box that truncation leaves empty, such as x from 10.2 to 10.9, keeps the one pixel it starts
     in (10 to 11; at the far edge the last pixel of the image). The published code cannot process
-    such a box; all others are exactly as published.
-
-    Args:
-        boxes: float [..., 4] xyxy.
-
-    Returns:
-        int64 [..., 4] xyxy, end exclusive, with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height.
+    such a box; all others are exactly as published. Takes float [..., 4] and returns int64
+    [..., 4], end exclusive, with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height.
     """
     size = np.array([width, height])
     boxes = np.clip(boxes, 0, np.tile(size, 2)).astype(np.int64)
@@ -47,17 +37,12 @@ def pixel_boxes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def region_boxes_in_views(view_boxes: np.ndarray, size: int) -> np.ndarray:
-    """Box of the region (view 0) in the coordinates of every view's resized crop.
+    """Box of the region in pixels of every view's crop, resized to a square of side ``size``.
 
-    The scale and the product are float32 and the product is truncated to an integer, so the box of
-    a region that fills its view ends at ``size`` or ``size - 1``, depending on rounding.
-
-    Args:
-        view_boxes: int64 [N, V, 4] xyxy in pixels of the image, view 0 being the region itself.
-        size: side of the square crops after resizing.
-
-    Returns:
-        float32 [N, V, 4] xyxy in pixels of the crop, whole numbers within [0, size].
+    ``view_boxes`` is int64 [N, V, 4] in pixels of the image, view 0 being the region itself; the
+    result float32 [N, V, 4], whole numbers within [0, size]. The scale and the product are float32
+    and the product is truncated, so the box of a region that fills its view ends at ``size`` or
+    ``size - 1``, depending on rounding.
     """
     origin = np.tile(view_boxes[..., :2], 2)
     extent = view_boxes[..., 2:] - view_boxes[..., :2]

@@ -31,12 +31,8 @@ DCT_BASIS = _dct_basis()
 def low_frequencies(gray: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Lowest DCT coefficients of one window after bilinear resizing to 224 x 224.
 
-    Args:
-        gray: float32 [H, W].
-        box: four integers xyxy, end exclusive, inside the image and not empty.
-
-    Returns:
-        float64 [8, 8], vertical frequency first; [0, 0] is 224 times the mean grey value.
+    ``gray`` is float32 [H, W], ``box`` four integers xyxy, end exclusive, inside the image and not
+    empty. Returns float64 [8, 8], vertical frequency first; [0, 0] is 224 times the mean grey.
     """
     x1, y1, x2, y2 = box
     resized = cv2.resize(gray[y1:y2, x1:x2], (RESIZED_SIDE, RESIZED_SIDE))
@@ -44,17 +40,11 @@ def low_frequencies(gray: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def perceptual_hashes(gray: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Hashes of many windows of one image; a box that occurs several times is hashed once.
+    """Hashes of many windows of one image: which of the 8 x 8 coefficients exceed their mean.
 
-    Args:
-        gray: float32 [H, W], grey values 0 to 255.
-        boxes: int64 [M, 4] xyxy in pixels, end exclusive.
-
-    Returns:
-        bool [M, 64]: which of a window's 8 x 8 coefficients exceed their mean.
-
-    Raises:
-        ValueError: a box is empty or reaches outside the image.
+    Takes float32 [H, W], grey values 0 to 255, and int64 [M, 4], xyxy in pixels, end exclusive; a
+    box that occurs several times is hashed once. Returns bool [M, 64]. Raises ValueError where a
+    box is empty or reaches outside the image.
     """
     height, width = gray.shape
     starts, ends = boxes[:, :2], boxes[:, 2:]
@@ -65,9 +55,7 @@ def perceptual_hashes(gray: np.ndarray, boxes: np.ndarray) -> np.ndarray:
             f"box {index} is {boxes[index].tolist()}; valid are whole pixels with "
             f"0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}"
         )
-    windows = {tuple(box): None for box in boxes.tolist()}
-    for box in windows:
-        coefficients = low_frequencies(gray, box)
-        windows[box] = (coefficients > coefficients.mean()).ravel()
-    hashes = [windows[tuple(box)] for box in boxes.tolist()]
-    return np.array(hashes, dtype=bool).reshape(-1, FREQUENCIES**2)
+    windows, places = np.unique(boxes, axis=0, return_inverse=True)
+    coefficients = np.array([low_frequencies(gray, box) for box in windows])
+    coefficients = coefficients.reshape(-1, FREQUENCIES**2)
+    return (coefficients > coefficients.mean(axis=1, keepdims=True))[places.ravel()]

@@ -21,11 +21,15 @@ CANDIDATE_RATIOS = np.arange(1, 11) / 10
 ViewSelector = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
-def _check_num_views(num_views: int) -> int:
-    most = len(CANDIDATE_RATIOS) + 1
-    if isinstance(num_views, bool) or not isinstance(num_views, int) or not 1 <= num_views <= most:
-        raise ValueError(f"num_views is {num_views!r}; valid is a whole number from 1 to {most}")
-    return num_views
+class _Selector:
+    """What all have in common: the number of views, from 1 to 11."""
+
+    def __init__(self, num_views: int) -> None:
+        most = len(CANDIDATE_RATIOS) + 1
+        if type(num_views) is not int or not 1 <= num_views <= most:
+            valid = f"a whole number from 1 to {most}"
+            raise ValueError(f"num_views is {num_views!r}; valid is {valid}")
+        self.num_views = num_views
 
 
 def _after_region(ratios: np.ndarray) -> np.ndarray:
@@ -34,14 +38,11 @@ def _after_region(ratios: np.ndarray) -> np.ndarray:
 
 
 @registry.register("view_selector", "stochastic")
-class StochasticSelector:
+class StochasticSelector(_Selector):
     """Training: V - 1 of the ten candidates, uniformly without replacement, in drawn order.
 
     Raises ValueError where ``num_views`` is not from 1 to 11.
     """
-
-    def __init__(self, num_views: int) -> None:
-        self.num_views = _check_num_views(num_views)
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
@@ -51,7 +52,7 @@ class StochasticSelector:
 
 
 @registry.register("view_selector", "image_prior")
-class ImagePriorSelector:
+class ImagePriorSelector(_Selector):
     """Inference: the views that differ most from the region, judged by their perceptual hashes.
 
     A candidate's score is the number of hash bits in which it differs from the region, divided by
@@ -61,9 +62,6 @@ class ImagePriorSelector:
 
     Raises ValueError where ``num_views`` is not from 1 to 11, or the image not uint8 [H, W, 3].
     """
-
-    def __init__(self, num_views: int) -> None:
-        self.num_views = _check_num_views(num_views)
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator | None = None
@@ -92,20 +90,16 @@ class ImagePriorSelector:
 
 
 @registry.register("view_selector", "task_prior")
-class TaskPriorSelector:
+class TaskPriorSelector(_Selector):
     """Inference for a task whose useful context is known: the same ratios for every region.
 
-    Args:
-        num_views: V, from 1 to 11.
-        ratios: the V - 1 ratios after view 0, each in [0, 1], in view order. Equal ones are
-            allowed: all 0 shows the model the region alone, V times.
-
-    Raises:
-        ValueError: a wrong number of views or ratios, or a ratio outside [0, 1].
+    ``ratios`` are those of the V - 1 views after view 0, each in [0, 1], in view order. Equal ones
+    are allowed: all 0 shows the model the region alone, V times. Raises ValueError for a wrong
+    number of views or ratios, or a ratio outside [0, 1].
     """
 
     def __init__(self, num_views: int, ratios: Sequence[float]) -> None:
-        self.num_views = _check_num_views(num_views)
+        super().__init__(num_views)
         if len(ratios) != num_views - 1:
             raise ValueError(
                 f"ratios is {list(ratios)}; {num_views} views need {num_views - 1} of them, "

@@ -43,13 +43,12 @@ def test_caption_words_are_the_callers_own():
 def test_next_word_counts_as_noun_where_it_is_one_anywhere(monkeypatch):
     """Published: whether the next word continues a phrase is asked of the word, not its place."""
     tagged = [("men", "NNS"), ("park", "VB"), ("near", "IN"), ("park", "NN"), ("!", ".")]
-    monkeypatch.setattr(control_words, "_tagger", lambda: lambda caption: tagged)
+    monkeypatch.setattr(control_words, "_tagged", lambda caption: tagged)
     assert control_words._control_words.__wrapped__("") == ("men park", "park")
 
 
 def test_tagging_needs_no_nltk_data(monkeypatch):
     monkeypatch.setattr("nltk.data.path", [])
-    monkeypatch.setattr(control_words, "_tagger", control_words._tagger.__wrapped__)
     words = control_words._control_words.__wrapped__("a striped cat and an old tv on the table")
     assert words == ("striped cat", "cat", "old tv", "tv", "table")
 

@@ -81,10 +81,8 @@ SHORT_TEMPLATES = (
 # Templates of the captions of training and validation, with their shares. "The one" must stay rarer
 # than "a small", or a beam search takes the short ones.
 TRAIN_TEMPLATES = (*TEMPLATES[:4], *SHORT_TEMPLATES)
-_FULL_SHARES = (0.27, 0.13, 0.1, 0.03)
-_SHORT_SHARES = (0.08, 0.04, 0.01, 0.04, 0.02, 0.09, 0.02, 0.06, 0.05, 0.06)
-TRAIN_TEMPLATE_SHARES = (*_FULL_SHARES, *_SHORT_SHARES)
-HEAD_SHARE, TAIL_SHARE = 0.17, 0.065
+TRAIN_TEMPLATE_SHARES = (0.27, 0.13, 0.1, 0.03)
+TRAIN_TEMPLATE_SHARES += (0.08, 0.04, 0.01, 0.04, 0.02, 0.09, 0.02, 0.06, 0.05, 0.06)
 
 
 def caption(
@@ -119,27 +117,21 @@ def caption(
 
 def attribute_entries() -> list[dict[str, str | int]]:
     """The attributes in OVAD's form, in the order of an ``att_vec``."""
-    groups = [
-        ("color", "is", {name: ((name,), share) for name, share in COLOURS.items()}),
-        ("pattern", "has", {n: ((n, SYNONYMS[n]), share) for n, share in TEXTURES.items()}),
-        ("size", "is", {n: ((n, SYNONYMS[n]), share) for n, share in SIZES.items()}),
-        ("relation", "is", {n: (entry[:2], entry[2]) for n, entry in RELATIONS.items()}),
+    rows = [("color", "is", (name,), share) for name, share in COLOURS.items()]
+    rows += [("pattern", "has", (n, SYNONYMS[n]), share) for n, share in TEXTURES.items()]
+    rows += [("size", "is", (n, SYNONYMS[n]), share) for n, share in SIZES.items()]
+    rows += [("relation", "is", phrases, share) for *phrases, share in RELATIONS.values()]
+    return [
+        {
+            "id": index,
+            "name": f"{kind}:{'/'.join(phrases)}",
+            "type": kind,
+            "parent_type": kind,
+            "is_has_att": verb,
+            "freq_set": "head" if share >= 0.17 else "tail" if share < 0.065 else "medium",
+        }
+        for index, (kind, verb, phrases, share) in enumerate(rows)
     ]
-    entries: list[dict[str, str | int]] = []
-    for kind, verb, members in groups:
-        for phrases, share in members.values():
-            group = "head" if share >= HEAD_SHARE else "tail" if share < TAIL_SHARE else "medium"
-            entries.append(
-                {
-                    "id": len(entries),
-                    "name": f"{kind}:{'/'.join(phrases)}",
-                    "type": kind,
-                    "parent_type": kind,
-                    "is_has_att": verb,
-                    "freq_set": group,
-                }
-            )
-    return entries
 
 
 def attribute_values() -> list[str]:
@@ -150,9 +142,8 @@ def attribute_values() -> list[str]:
 def words() -> list[str]:
     """Every word of captions, tags, attribute phrases and class phrases, sorted."""
     texts = [re.sub(r"{\w+}", " ", template) for template in (*TEMPLATES, *SHORT_TEMPLATES)]
-    texts += [*TAGS, *SYNONYMS.values(), "a an the is has"]
+    texts += [*TAGS, *SYNONYMS.values(), "a an the is has color pattern size relation"]
     texts += [phrase for entry in RELATIONS.values() for phrase in entry[:2]]
-    texts += [str(entry["type"]) for entry in attribute_entries()]
     return sorted({word for text in texts for word in text.split()})
 
 
@@ -186,8 +177,8 @@ def write_tokenizer(folder: Path) -> None:
 
 def write_vocabularies(folder: Path) -> None:
     """Writes ``tags.txt``, ``attributes.json``, ``classes.json`` and ``tokenizer/``."""
-    (folder / "tags.txt").write_text("".join(f"{tag}\n" for tag in TAGS))
-    attributes = {"attributes": attribute_entries()}
-    (folder / "attributes.json").write_text(json.dumps(attributes, indent=1) + "\n")
-    (folder / "classes.json").write_text(json.dumps(list(CLASSES)) + "\n")
+    (folder / "tags.txt").write_text("\n".join(TAGS) + "\n")
+    attributes = json.dumps({"attributes": attribute_entries()}, indent=1)
+    (folder / "attributes.json").write_text(attributes + "\n")
+    (folder / "classes.json").write_text(json.dumps(CLASSES) + "\n")
     write_tokenizer(folder / "tokenizer")

@@ -74,8 +74,7 @@ def _relation_of_pair(
 def sample_layout(rng: np.random.Generator, width: int, height: int) -> list[Figure]:
     """1 to 8 figures in drawing order, most of them in a clear relation to a neighbour."""
     count = int(rng.choice(MAX_FIGURES, p=COUNT_SHARES)) + 1
-    best: list[Figure] = []
-    best_score = -1
+    best, best_score = [], -1
     for _ in range(LAYOUTS):
         figures = _place_figures(rng, count, width, height)
         related = sum(r is not None for r in relate(np.array([f.box for f in figures])))
@@ -89,11 +88,12 @@ def sample_layout(rng: np.random.Generator, width: int, height: int) -> list[Fig
 def _place_figures(rng: np.random.Generator, count: int, width: int, height: int) -> list[Figure]:
     figures: list[Figure] = []
     paired: set[int] = set()  # figures that already overlap another one
+    image_size = np.array([width, height])
     for _ in range(count * CANDIDATES):
         if len(figures) == count:
             break
-        figure, partner = _candidate(rng, figures, paired, width, height)
-        if _fits(figure, figures, partner, width, height):
+        figure, partner = _candidate(rng, figures, paired, image_size)
+        if _fits(figure, figures, partner, image_size):
             if partner is not None:
                 paired |= {partner, len(figures)}
             figures.append(figure)
@@ -108,28 +108,16 @@ def _sample_figure(rng: np.random.Generator) -> Figure:
     tilt = float(rng.uniform(-0.17, 0.17))
     # stripes run in any direction; dots and squares keep to the figure's own axes
     turn = float(rng.uniform(0, np.pi)) if texture == "striped" else 0.0
-    return Figure(
-        name=str(rng.choice(FIGURES)),
-        colour=colour,
-        texture=texture,
-        size=size,
-        center=(0.0, 0.0),
-        extent=float(rng.uniform(*EXTENTS[size])),
-        tilt=tilt,
-        texture_angle=tilt + turn,
-        rgb=tuple(float(c) for c in COLOUR_RGB[colour] + rng.uniform(-7, 7, 3)),
-    )
+    name, extent = str(rng.choice(FIGURES)), float(rng.uniform(*EXTENTS[size]))
+    rgb = tuple(float(c) for c in COLOUR_RGB[colour] + rng.uniform(-7, 7, 3))
+    return Figure(name, colour, texture, size, (0.0, 0.0), extent, tilt, tilt + turn, rgb)
 
 
 def _candidate(
-    rng: np.random.Generator,
-    figures: list[Figure],
-    paired: set[int],
-    width: int,
-    height: int,
+    rng: np.random.Generator, figures: list[Figure], paired: set[int], image_size: np.ndarray
 ) -> tuple[Figure, int | None]:
     """A figure at a random place and, where it is to overlap another one, that one's index."""
-    figure = _sample_figure(rng)
+    figure, partner = _sample_figure(rng), None
     free = [i for i in range(len(figures)) if i not in paired]
     hosts = [i for i in free if figures[i].size == "large" and _room(figures[i]) is not None]
     chance = rng.random()
@@ -143,30 +131,27 @@ def _candidate(
         offset = reach * np.array([np.cos(angle), np.sin(angle)])
         center = np.array(figures[partner].center) + offset
     elif figures and chance < 0.85:
-        partner = None
         center = _beside(rng, figure, figures[int(rng.integers(len(figures)))])
     else:
-        partner = None
-        center = rng.uniform(0, (width, height))
+        center = rng.uniform(0, image_size)
     return replace(figure, center=(float(center[0]), float(center[1]))), partner
 
 
 def _beside(rng: np.random.Generator, figure: Figure, anchor: Figure) -> np.ndarray:
     """A center straight beside, above or below another figure."""
     axis, side = int(rng.integers(2)), int(rng.choice([-1, 1]))
-    half = (figure.box[2:] - figure.box[:2]) / 2
+    half, anchor_half = ((f.box[2:] - f.box[:2]) / 2 for f in (figure, anchor))
     center = np.array(anchor.center)
-    anchor_half = (anchor.box[2:] - anchor.box[:2]) / 2
     center[axis] += side * (half[axis] + anchor_half[axis] + rng.uniform(8, 26))
     center[1 - axis] += rng.uniform(-0.3, 0.3) * min(half[1 - axis], anchor_half[1 - axis])
     return center
 
 
 def _fits(
-    figure: Figure, figures: list[Figure], partner: int | None, width: int, height: int
+    figure: Figure, figures: list[Figure], partner: int | None, image_size: np.ndarray
 ) -> bool:
     low, high = figure.box[:2], figure.box[2:]
-    if low.min() < IMAGE_MARGIN or (high > np.array([width, height]) - IMAGE_MARGIN).any():
+    if low.min() < IMAGE_MARGIN or (high > image_size - IMAGE_MARGIN).any():
         return False
     for i, other in enumerate(figures):
         apart = np.maximum(other.box[:2] - high, low - other.box[2:])
@@ -176,7 +161,7 @@ def _fits(
         return True
     back = figures[partner]
     return figure.colour != back.colour and (
-        _is_inside(figure, back) or _covers_a_part(figure, back, width, height)
+        _is_inside(figure, back) or _covers_a_part(figure, back, image_size)
     )
 
 
@@ -192,17 +177,15 @@ def _is_inside(guest: Figure, host: Figure) -> bool:
     if room is None:
         return False
     edge = np.roll(room, -1, axis=0) - room
-    normal = np.stack([-edge[:, 1], edge[:, 0]], axis=1) / np.linalg.norm(edge, axis=1)[:, None]
-    inward = normal * np.sign(((room.mean(axis=0) - room) * normal).sum(axis=1))[:, None]
+    # every outline goes round in the same direction
+    inward = np.stack([-edge[:, 1], edge[:, 0]], axis=1) / np.linalg.norm(edge, axis=1)[:, None]
     distance = ((guest.loops[0][:, None] - room) * inward).sum(axis=2)
     return bool(distance.min() >= 2.5)
 
 
-def _covers_a_part(front: Figure, back: Figure, width: int, height: int) -> bool:
-    """Whether ``front`` hides a moderate part of ``back``, leaves one piece of it, and both
-    stick out clearly.
-    """
-    window = window_of(back, width, height)
+def _covers_a_part(front: Figure, back: Figure, image_size: np.ndarray) -> bool:
+    """Whether a moderate part of ``back`` is hidden, the rest one piece, and both stick out."""
+    window = window_of(back, *image_size)
     whole = silhouette(back, window)
     seen = whole & ~silhouette(front, window)
     hidden_share = 1 - seen.sum() / whole.sum()

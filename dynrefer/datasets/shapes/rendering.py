@@ -29,11 +29,6 @@ COLOUR_RGB = {
 }
 
 
-def _circle(radius: float) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
 def _spokes(radii: list[float]) -> np.ndarray:
     """A closed outline through points at equal angles, the first one on top."""
     angle = np.arange(len(radii)) * 2 * np.pi / len(radii) - np.pi / 2
@@ -46,21 +41,19 @@ def _cross(arm: float) -> np.ndarray:
     return np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
 
 
-def _heart() -> np.ndarray:
-    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.stack([16 * np.sin(t) ** 3, -y], axis=1)
-
+_T = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+_CIRCLE = np.stack([np.cos(_T), np.sin(_T)], axis=1)
+_HEART_Y = 13 * np.cos(_T) - 5 * np.cos(2 * _T) - 2 * np.cos(3 * _T) - np.cos(4 * _T)
 
 # name -> closed loops [P, 2], any scale, y down; a second loop is a hole
 UNIT_LOOPS = {
-    "circle": [_circle(1.0)],
+    "circle": [_CIRCLE],
     "square": [np.array([[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]])],
     "triangle": [_spokes([1.0, 1.0, 1.0])],
     "star": [_spokes([1.0, 0.46] * 5)],
-    "ring": [_circle(1.0), _circle(RING_HOLE)],
+    "ring": [_CIRCLE, RING_HOLE * _CIRCLE],
     "cross": [_cross(0.36)],
-    "heart": [_heart()],
+    "heart": [np.stack([16 * np.sin(_T) ** 3, -_HEART_Y], axis=1)],
     "diamond": [np.array([[0.0, -1.0], [0.7, 0], [0, 1], [-0.7, 0]])],
 }
 
@@ -106,10 +99,7 @@ def window_of(figure: Figure, width: int, height: int) -> tuple[int, int, int, i
 
 
 def silhouette(figure: Figure, window: tuple[int, int, int, int]) -> np.ndarray:
-    """Mask of a figure in a pixel window (xyxy), ``SUPERSAMPLING`` times as fine.
-
-    Returns uint8 [3 h, 3 w] of 0 and 1.
-    """
+    """Mask of a figure in a pixel window (xyxy), thrice as fine: uint8 [3 h, 3 w] of 0 and 1."""
     x1, y1, x2, y2 = window
     mask = np.zeros(((y2 - y1) * SUPERSAMPLING, (x2 - x1) * SUPERSAMPLING), np.uint8)
     fraction_bits = 4  # OpenCV takes sub-pixel corners as integers
@@ -174,14 +164,13 @@ def paint(canvas: np.ndarray, figure: Figure) -> None:
     scale = TEXTURE_EXTENT / figure.extent
     cos, sin = scale * np.cos(figure.texture_angle), scale * np.sin(figure.texture_angle)
     wave = texture_wave(figure.texture, cos * dx + sin * dy, cos * dy - sin * dx)
-
-    def shrink(values: np.ndarray) -> np.ndarray:
-        size = (x2 - x1, y2 - y1)
-        return cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA)[..., None]
-
     # one grey wave and two coverages are shrunk instead of three colour planes
     rgb = np.array(figure.rgb, np.float32)
-    alpha, fill, swing = shrink(mask), shrink(core), shrink(wave * core)
+    alpha, fill, swing = (
+        cv2.resize(fine.astype(np.float32), (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA)
+        for fine in (mask, core, wave * core)
+    )
+    alpha, fill, swing = alpha[..., None], fill[..., None], swing[..., None]
     colour = fill * rgb + TEXTURE_SWING * swing + (alpha - fill) * 0.45 * rgb
     patch = canvas[y1:y2, x1:x2]
     patch[:] = patch * (1 - alpha) + np.clip(colour, 0, 255 * alpha)
@@ -196,14 +185,12 @@ def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     shade = np.zeros((height, width), np.float32)
     if kind == "gradient":
         angle = rng.uniform(0, 2 * np.pi)
-        slope = np.cos(angle) * (xs / width - 0.5) + np.sin(angle) * (ys / height - 0.5)
-        shade = 36 * slope
+        shade = 36 * (np.cos(angle) * (xs / width - 0.5) + np.sin(angle) * (ys / height - 0.5))
     elif kind == "noise":
         shade = rng.normal(0, 6, (height, width)).astype(np.float32)
     elif kind == "grid":
         step = rng.integers(18, 31)
-        lines = (xs % step < 1) | (ys % step < 1)
-        shade = np.where(lines, -16 if pale else 16, 0).astype(np.float32)
+        shade = np.where((xs % step < 1) | (ys % step < 1), -16 if pale else 16, 0)
     elif kind == "clouds":
         coarse = rng.normal(0, 9, (6, 6)).astype(np.float32)
         shade = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
