@@ -4,7 +4,8 @@ python demo.py --image photo.jpg --box 40 30 200 180 [--box ...] [--mask mask.pn
 python demo.py --image photo.jpg --box 40 30 200 180 --control "red,dog" --json
 python demo.py --image photo.jpg --box 40 30 200 180 --checkpoint output/shapes/checkpoints/last
 
-Boxes are x1 y1 x2 y2 in pixels; a mask is an image of the same size, black outside the region.
+Boxes are x1 y1 x2 y2 in pixels of the image as viewers show it. A mask is an image of that size,
+transparent or black outside the region; masks.png:3 is the region of the value 3 in masks.png.
 """
 
 import argparse
@@ -50,25 +51,25 @@ from typing import Any
 
 from dynrefer.config import load_config
 from dynrefer.pictures import best_attributes, check_picture_path, draw_regions, save_picture
-from dynrefer.predictor import RegionPredictor, RegionResult, open_mask, region_boxes
-from dynrefer.processors.region_image import open_image
+from dynrefer.predictor import RegionPredictor, RegionResult, as_image, regions_of
+from dynrefer.processors.masks import open_mask
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Predicts and prints; what is wrong with the arguments is said before the model is built."""
     if arguments.top < 0:
         raise ValueError(f"--top {arguments.top}; valid is 0 or more")
-    image = open_image(arguments.image)
+    image = as_image(arguments.image)
     if not (arguments.box or arguments.mask):
         raise ValueError("no region is given; give --box X1 Y1 X2 Y2 or --mask FILE")
     masks = [open_mask(path) for path in arguments.mask]
-    boxes = region_boxes(image.size, arguments.box or None, masks)
+    boxes, shapes = regions_of(image.size, arguments.box, masks)
     if arguments.out:
         check_picture_path(arguments.out, len(boxes))
 
     predictor = load_predictor(arguments)
     words = (arguments.control or "").split(",")
-    results = predictor.predict(image, boxes, controls=[words] * len(boxes))
+    results = predictor.predict(image, arguments.box, masks, [words] * len(boxes))
     names = predictor.model.vocabularies.attributes.names
     described = [describe(result, names, arguments.top) for result in results]
     if arguments.json:
@@ -77,7 +78,6 @@ def main(arguments: argparse.Namespace) -> None:
         print("\n\n".join(map(as_text, described)), flush=True)
     if arguments.out:
         predictions = [result.prediction for result in results]
-        shapes = [None] * len(arguments.box) + masks
         pages = draw_regions(image, predictions, boxes, names, masks=shapes, top=arguments.top)
         save_picture(arguments.out, pages)
 

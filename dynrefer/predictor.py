@@ -5,9 +5,9 @@ for result in predictor.predict("image.jpg", boxes=[[10, 20, 80, 90]]):
     print(result.box, result.prediction.caption)
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +20,9 @@ from PIL import Image
 from dynrefer.config import ConfigError
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import build_view_selector
-from dynrefer.processors.region_image import (
-    ImageError,
-    RegionImageProcessor,
-    RegionViews,
-    check_boxes,
-    open_image,
-    to_rgb,
-)
+from dynrefer.processors.images import ImageError, decoded, to_rgb, upright
+from dynrefer.processors.masks import Mask, as_mask, mask_box
+from dynrefer.processors.region_image import RegionImageProcessor, RegionViews, check_boxes
 from dynrefer.runners.precision import autocast_dtype
 from dynrefer.views.selectors import ViewSelector
 
@@ -36,6 +31,7 @@ if TYPE_CHECKING:  # the models take seconds to import; who builds one imports t
 
 ImageLike = Image.Image | np.ndarray | str | Path
 Box = tuple[float, float, float, float]
+LEAST_PIXELS = 16  # a side from which a box of less than one pixel is rather one in shares of it
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,14 @@ class RegionResult:
     """What the model says of one region, and where it looked.
 
     ``box`` (the region, clipped to the image) and ``view_boxes`` (V windows in whole pixels, end
-    exclusive, the region's own first) are xyxy in pixels of the image.
+    exclusive, the region's own first) are xyxy in pixels of the image; ``mask``, bool [H, W], is
+    the shape of a region that was given by one.
     """
 
     prediction: "RegionPrediction"
     box: Box
     view_boxes: tuple[tuple[int, int, int, int], ...]
+    mask: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 class RegionPredictor:
@@ -139,18 +137,18 @@ class RegionPredictor:
         self,
         image: ImageLike,
         boxes: ArrayLike | None = None,
-        masks: Sequence[np.ndarray] | None = None,
+        masks: Sequence[Mask] | None = None,
         controls: Sequence[Sequence[str]] | None = None,
         decoders: Collection[str] | None = None,
     ) -> list[RegionResult]:
         """Describes regions of an image, those of ``boxes`` before those of ``masks``.
 
         Args:
-            image: a file, a PIL image, or uint8 [H, W], [H, W, 3] (RGB) or [H, W, 4].
-            boxes, masks: the regions, see :func:`region_boxes`.
+            image: a file, a PIL image, or uint8 [H, W], [H, W, 3] (RGB) or [H, W, 4]. One with an
+                EXIF orientation is turned upright; boxes and masks refer to that.
+            boxes, masks: the regions, see :func:`regions_of`.
             controls: control words for the captions, a list for each region.
-            decoders: of "caption", "tags", "attributes", "classes", the only ones that run; None
-                for all.
+            decoders: of "caption", "tags", "attributes", "classes" those that run; all by default.
 
         Returns:
             One result a region; the predictions' ids are 0 ... N - 1.
@@ -159,15 +157,15 @@ class RegionPredictor:
             ValueError: an image, box, mask or list of control words that cannot be used.
         """
         image = as_image(image)
-        regions = region_boxes(image.size, boxes, masks)
+        regions, shapes = regions_of(image.size, boxes, masks)
         _check_controls(controls, len(regions))
         # A selector that draws its views draws the same ones for the same regions every time.
         views = self.processor(image, regions, np.random.default_rng(0))
         predictions = self._predict(views, controls, decoders)
         return [
-            RegionResult(prediction, tuple(box), tuple(map(tuple, view_boxes)))
-            for prediction, box, view_boxes in zip(
-                predictions, regions.tolist(), views.view_boxes.tolist(), strict=True
+            RegionResult(prediction, tuple(box), tuple(map(tuple, view_boxes)), shape)
+            for prediction, box, view_boxes, shape in zip(
+                predictions, regions.tolist(), views.view_boxes.tolist(), shapes, strict=True
             )
         ]
 
@@ -201,36 +199,48 @@ class RegionPredictor:
         return predictions
 
 
-def region_boxes(
+def regions_of(
     size: tuple[int, int],
     boxes: ArrayLike | None = None,
-    masks: Sequence[np.ndarray] | None = None,
-) -> np.ndarray:
-    """The boxes of regions, float32 [N, 4] xyxy: those given, then the tight ones of the masks.
+    masks: Sequence[Mask] | None = None,
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """Boxes and shapes of regions: those given by boxes, then those given by masks.
 
     Args:
         size: width and height of the image in pixels.
         boxes: [N, 4] xyxy in pixels; parts outside the image are cut off.
-        masks: bool arrays [H, W], the region's pixels being True.
+        masks: see :func:`dynrefer.processors.masks.as_mask`.
+
+    Returns:
+        float32 [N, 4] xyxy, of a mask the tight one; and N masks, None for a region of ``boxes``.
 
     Raises:
-        ValueError: neither boxes nor masks; a box that is not finite, has no area or lies outside
-            the image; a mask that is empty, of another size than the image, or not bool.
+        ValueError: neither boxes nor masks; a box that is not finite, has no area, lies outside the
+            image or is given in shares of it; a mask that is empty or does not fit the image.
     """
     if boxes is None and masks is None:
         raise ValueError("no region is given; pass boxes ([N, 4], x1 y1 x2 y2) or masks ([H, W])")
-    from_boxes = check_boxes(np.zeros((0, 4)) if boxes is None else boxes, *size)
-    given = [] if masks is None else masks
-    from_masks = [_mask_box(mask, index, size) for index, mask in enumerate(given)]
-    return np.concatenate([from_boxes, np.array(from_masks, dtype=np.float32).reshape(-1, 4)])
+    from_boxes = check_boxes(() if boxes is None else boxes, *size)
+    if max(size) >= LEAST_PIXELS and (shares := from_boxes.max(axis=1, initial=0) <= 1).any():
+        index = int(np.argmax(shares))
+        raise ValueError(
+            f"box {index} {np.asarray(boxes)[index].tolist()} is less than a pixel, as boxes in "
+            f"shares of the image are; valid are pixels (the image has {size[0]} x {size[1]})"
+        )
+    if isinstance(masks, Mapping):
+        raise ValueError("masks is one object of run lengths; valid is a list of masks")
+    given = () if masks is None else masks
+    shapes = [as_mask(mask, size, f"mask {index}") for index, mask in enumerate(given)]
+    from_masks = np.array([mask_box(shape) for shape in shapes], dtype=np.float32).reshape(-1, 4)
+    return np.concatenate([from_boxes, from_masks]), [None] * len(from_boxes) + shapes
 
 
 def as_image(image: ImageLike) -> Image.Image:
-    """An image of any kind that ``predict`` takes as PIL RGB; ValueError for others."""
+    """An image of any kind that ``predict`` takes as PIL RGB, upright; ImageError for others."""
     if isinstance(image, str | Path):
-        return open_image(image)
+        image = decoded(Path(image))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return to_rgb(upright(image))
     if not isinstance(image, np.ndarray):
         kind = type(image).__name__
         raise ImageError(f"image is a {kind}; valid is a path, a PIL image or a uint8 array")
@@ -243,47 +253,29 @@ def as_image(image: ImageLike) -> Image.Image:
     return to_rgb(Image.fromarray(image))
 
 
-def open_mask(path: str | Path) -> np.ndarray:
-    """Reads a mask file, bool [H, W]: True where a pixel is not black.
-
-    Raises:
-        ImageError: missing or damaged.
-    """
-    pixels = np.asarray(open_image(path))
-    return pixels.any(axis=2)
-
-
-def _mask_box(mask: np.ndarray, index: int, size: tuple[int, int]) -> Box:
-    """Tight box of a mask, xyxy, end exclusive."""
-    mask, (width, height) = np.asarray(mask), size
-    if mask.shape != (height, width) or mask.dtype != np.bool_:
-        raise ValueError(
-            f"mask {index} is {mask.dtype} {list(mask.shape)}; valid is bool [{height}, {width}], "
-            f"for the image of {width} x {height} pixels"
-        )
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        raise ValueError(f"mask {index} is empty; valid is a mask with one True pixel or more")
-    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-
-
 def _check_controls(controls: Sequence[Sequence[str]] | None, count: int) -> None:
     if controls is None:
         return
-    if len(controls) != count:
-        raise ValueError(f"controls has {len(controls)} lists of words for {count} regions")
+    if isinstance(controls, str) or len(controls) != count:
+        raise ValueError(
+            f"controls is {controls!r:.60}; valid is a list of words for each of the "
+            f"{count} regions"
+        )
     for index, words in enumerate(controls):
-        if isinstance(words, str):
-            raise ValueError(f"controls {index} is '{words}'; valid is a list of words")
+        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"controls {index} is {words!r:.60}; valid is a list of words")
 
 
 def _device(name: str) -> torch.device:
+    valid = "valid: auto, cpu, cuda, cuda:0, ..."
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device '{name}'; valid: auto, cpu, cuda, cuda:0, ...") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device '{name}': torch sees no GPU; valid here: auto, cpu")
+        raise ValueError(f"device '{name}'; {valid}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device '{name}'; {valid}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device '{name}': torch sees {torch.cuda.device_count()} GPUs; {valid}")
     return device

@@ -10,8 +10,8 @@ from dynrefer.datasets.builders import (
     open_annotations,
 )
 from dynrefer.datasets.shapes import make_shapes
-from dynrefer.predictor import RegionPredictor, open_mask, region_boxes
-from dynrefer.processors.region_image import ImageError
+from dynrefer.predictor import RegionPredictor, as_image, regions_of
+from dynrefer.processors.images import ImageError
 from dynrefer.runners.checkpointing import Position, save_checkpoint
 from dynrefer.runners.evaluation import predict_split, tasks_of
 from dynrefer.views import TaskPriorSelector, nested_boxes, pixel_boxes
@@ -122,15 +122,36 @@ def predict_index(config):
 
 def test_masks_become_tight_boxes_after_the_boxes():
     masks = [mask_of((3, 4), (9, 4), (5, 11)), mask_of((WIDTH - 1, HEIGHT - 1))]
-    boxes = region_boxes((WIDTH, HEIGHT), BOXES[:1], masks)
+    boxes, shapes = regions_of((WIDTH, HEIGHT), BOXES[:1], [masks[0], masks[1] * np.uint8(255)])
     assert boxes.dtype == np.float32
     assert boxes.tolist() == [BOXES[0], [3, 4, 10, 12], [WIDTH - 1, HEIGHT - 1, WIDTH, HEIGHT]]
-    assert region_boxes((WIDTH, HEIGHT), masks=np.stack(masks)).tolist() == boxes[1:].tolist()
+    assert shapes[0] is None
+    assert np.array_equal(shapes[1:], masks)
+    assert np.array_equal(regions_of((WIDTH, HEIGHT), masks=np.stack(masks))[0], boxes[1:])
 
 
 def test_a_mask_predicts_what_its_box_does(predictor):
-    from_mask = predictor.predict(IMAGE, masks=[mask_of((3, 4), (30, 35))])
+    mask = mask_of((3, 4), (30, 35))
+    from_mask = predictor.predict(IMAGE, masks=[mask])
     assert_same(from_mask, predictor.predict(IMAGE, [[3, 4, 31, 36]]))
+    assert from_mask[0].mask is not None and np.array_equal(from_mask[0].mask, mask)
+
+
+def test_what_viewers_show_is_pointed_at(predictor, tmp_path):
+    """The same picture stored turned, with a note that turns it back, gives the same results."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    IMAGE.rotate(90, expand=True).save(tmp_path / "phone.png", exif=exif)
+    expected, mask = (
+        predictor.predict(IMAGE, BOXES, [mask_of((3, 4), (30, 35))]),
+        mask_of((3, 4), (30, 35)),
+    )
+    for image in (
+        tmp_path / "phone.png",
+        Image.open(tmp_path / "phone.png"),
+        as_image(tmp_path / "phone.png"),
+    ):
+        assert_same(predictor.predict(image, BOXES, [mask]), expected)
 
 
 def test_no_regions_no_predictions(predictor):
@@ -146,8 +167,14 @@ def test_no_regions_no_predictions(predictor):
         ([[70, 5, 90, 9]], None, "box 0 .* lies wholly outside"),
         ([1, 2, 3, 4], None, r"valid is \[N, 4\]"),
         (None, [mask_of((1, 1)), mask_of()], "mask 1 is empty"),
-        (None, [mask_of((1, 1)).T], r"mask 0 is bool \[60, 50\]; valid is bool \[50, 60\]"),
-        (None, [mask_of((1, 1)).astype(np.uint8)], "mask 0 is uint8"),
+        (None, [mask_of((1, 1)).T], r"mask 0 is bool \[60, 50\]; valid is"),
+        (
+            [BOXES[0], [0.1, 0.2, 0.5, 0.6]],
+            None,
+            "box 1 .* is less than a pixel, as",
+        ),
+        ([[0, 0, 1, 1]], None, r"valid are pixels \(the image has 60 x 50\)"),
+        (None, {"size": [HEIGHT, WIDTH], "counts": [0, 3000]}, "valid is a list of masks"),
     ],
 )
 def test_bad_regions_are_named(predictor, boxes, masks, message):
@@ -177,11 +204,11 @@ def test_bad_images(predictor, image):
         predictor.predict(image, [[0, 0, 4, 4]])
 
 
-def test_open_mask(tmp_path):
-    Image.fromarray(mask_of((3, 4))).save(tmp_path / "bits.png")
-    Image.fromarray(mask_of((3, 4)).astype(np.uint8) * 255).save(tmp_path / "grey.png")
-    for name in ("bits.png", "grey.png"):
-        np.testing.assert_array_equal(open_mask(tmp_path / name), mask_of((3, 4)))
+def test_a_pixel_of_a_tiny_image():
+    assert regions_of((15, 15), [[0, 0, 1, 1]])[0].tolist() == [[0, 0, 1, 1]]
+    assert regions_of((16, 2), [[0.5, 0, 1.5, 1]])[0].tolist() == [[0.5, 0, 1.5, 1]]
+    with pytest.raises(ValueError, match="less than a pixel"):
+        regions_of((2, 16), [[0, 0, 1, 1]])
 
 
 def test_controls_reach_their_regions_in_every_chunk(predictor, monkeypatch):
@@ -201,7 +228,12 @@ def test_controls_reach_their_regions_in_every_chunk(predictor, monkeypatch):
 
 @pytest.mark.parametrize(
     ("controls", "message"),
-    [([["red"]], "1 lists of words for 3 regions"), (["red", [], []], "valid is a list of words")],
+    [
+        ([["red"]], "valid is a list of words for each of the 3 regions"),
+        ("red", "valid is a list of words for each"),
+        (["red", [], []], "controls 0 is 'red'; valid is a list of words"),
+        ([[], [], ["red", 3]], "controls 2 is .*; valid is a list of words"),
+    ],
 )
 def test_bad_controls(predictor, controls, message):
     with pytest.raises(ValueError, match=message):
@@ -258,6 +290,8 @@ def test_checkpoint_with_options_and_selector(checkpoint):
     ("arguments", "message"),
     [
         ({"device": "gpu"}, "device 'gpu'; valid"),
+        ({"device": "meta"}, "device 'meta'; valid"),
+        ({"device": "cuda:99"}, "device 'cuda:99': torch sees"),
         ({"options": ["model.qformer.hidden_size=64"]}, "another architecture"),
         ({"options": ["model.image_sice=64"]}, "image_size"),
     ],

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from dynrefer.datasets.annotations.index import AnnotationIndex, ImageRecord, RegionRecord
 from dynrefer.datasets.batch import RegionSample
 from dynrefer.processors.control_words import ControlWordSampler
-from dynrefer.processors.region_image import RegionImageProcessor, open_image
+from dynrefer.processors.images import open_image, orientation
+from dynrefer.processors.region_image import RegionImageProcessor
 from dynrefer.vocabulary import TagVocabulary
 
 
@@ -102,7 +103,14 @@ class RegionDataset(Dataset[RegionSample]):
         pixels = open_image(image.path)
         if pixels.size != (image.width, image.height):
             found, recorded = "{} x {}".format(*pixels.size), f"{image.width} x {image.height}"
-            raise ValueError(f"{image.path} has {found} pixels, its record says {recorded}")
+            message = f"{image.path} has {found} pixels, its record says {recorded}"
+            if orientation(pixels) > 4 and pixels.size == (image.height, image.width):
+                message += (
+                    "; that is its size after the turn that its EXIF orientation "
+                    f"({orientation(pixels)}) asks of viewers: boxes must be those of the stored "
+                    "pixels, or the file must be saved upright"
+                )
+            raise ValueError(message)
         views = self.image_processor(pixels, np.array([region.box for region in regions]), rng)
         tag_sets = [self._tag_indices(region) for region in regions]
         captions = [self.caption_processor(self._caption(region, rng)) for region in regions]

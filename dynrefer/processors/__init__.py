@@ -6,14 +6,8 @@ from dynrefer.processors.control_words import (
     caption_control_words,
     join_control_words,
 )
-from dynrefer.processors.region_image import (
-    ImageError,
-    RegionImageProcessor,
-    RegionViews,
-    check_boxes,
-    open_image,
-    to_rgb,
-)
+from dynrefer.processors.images import ImageError, open_image, to_rgb
+from dynrefer.processors.region_image import RegionImageProcessor, RegionViews, check_boxes
 
 __all__ = [
     "CaptionProcessor",

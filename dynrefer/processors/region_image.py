@@ -1,30 +1,15 @@
 """From one decoded image and its boxes to the distinct crops that all views of the regions need."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from dynrefer.processors.images import to_rgb
 from dynrefer.registry import registry
 from dynrefer.views import ViewSelector, nested_boxes, pixel_boxes, region_boxes_in_views
-
-# The ways in which PIL reports a damaged file, depending on its format.
-_DAMAGE = (OSError, SyntaxError, ValueError, NotImplementedError, Image.DecompressionBombError)
-
-
-class ImageError(ValueError):
-    """An image file that is missing, damaged or of a kind that cannot be read as 8-bit RGB."""
-
-
-class ImageFile(Protocol):
-    """What an image is read from: a path, or an image inside a shard."""
-
-    def open(self, mode: str) -> BinaryIO:
-        """The file's content; FileNotFoundError where it is missing."""
 
 
 @dataclass
@@ -46,43 +31,6 @@ class RegionViews:
     view_boxes: torch.Tensor
 
 
-def open_image(path: str | ImageFile) -> Image.Image:
-    """Decodes an image file to RGB; see ``to_rgb`` for the other modes.
-
-    The pixels stay as they are stored: an EXIF orientation is ignored, as published, because
-    annotations refer to the stored pixels.
-
-    Raises:
-        ImageError: missing, truncated, no image, or too large for PIL's decompression guard.
-    """
-    source = Path(path) if isinstance(path, str) else path
-    try:
-        with source.open("rb") as file, Image.open(file) as image:
-            image.load()
-            return to_rgb(image)
-    except FileNotFoundError as error:
-        raise ImageError(f"image file {path} does not exist") from error
-    except _DAMAGE as error:
-        raise ImageError(f"image file {path} cannot be decoded: {error}") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB (itself where it is that already).
-
-    Grey and palette images are spread over three channels, transparency is dropped, CMYK is
-    converted by PIL without a colour profile, and 16-bit grey keeps its high byte.
-
-    Raises:
-        ImageError: 32-bit integer or float pixels, which have no defined white.
-    """
-    if image.mode.startswith("I;16"):
-        # PIL's own conversion turns every value above 255 into white.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ImageError(f"pixels of mode '{image.mode}'; valid are 8-bit images and 16-bit grey")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
 def check_boxes(boxes: ArrayLike, width: int, height: int, what: str = "box") -> np.ndarray:
     """Checks boxes against an image, clips them to it and widens those under one pixel.
 
@@ -100,9 +48,12 @@ def check_boxes(boxes: ArrayLike, width: int, height: int, what: str = "box") ->
     Raises:
         ValueError: not [N, 4], a value that is not finite, no area, or wholly outside the image.
     """
-    boxes = np.asarray(boxes, dtype=np.float64)
-    if boxes.size == 0:
-        return np.zeros((0, 4), dtype=np.float32)
+    try:
+        boxes = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} array is not of numbers, [N, 4], xyxy: {error}") from error
+    if boxes.shape == (0,):
+        boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{what} array has shape {list(boxes.shape)}; valid is [N, 4], xyxy")
     size = np.array([width, height], dtype=np.float64)

@@ -19,7 +19,8 @@ from PIL import Image
 import dynrefer
 from dynrefer.config import to_plain
 from dynrefer.files import write_text
-from dynrefer.processors.region_image import check_boxes, open_image
+from dynrefer.processors.images import open_image
+from dynrefer.processors.region_image import check_boxes
 from dynrefer.runners.logs import write_json
 from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.published import SOURCE

@@ -127,7 +127,7 @@ def test_configuration_with_a_checkpoint(files, capsys):
         ([], "no region is given"),
         (["--box", 1, 2, "nan", 4], "box 0 [1.0, 2.0, nan, 4.0] is not finite"),
         (["--box", 100, 2, 110, 4], "box 0 [100.0, 2.0, 110.0, 4.0] lies wholly outside"),
-        (["--mask", "{files}/empty.png"], "mask 0 is empty"),
+        (["--mask", "{files}/empty.png"], "empty.png has no pixel that is not black"),
         (["--mask", "{files}/none.png"], "none.png does not exist"),
         (["--box", 1, 2, 3, 4, "--image", "none.png"], "image file none.png does not exist"),
         (["--box", 1, 2, 3, 4, "--image", "{files}/tiny.yaml"], "tiny.yaml cannot be decoded"),

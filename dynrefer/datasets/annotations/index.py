@@ -25,7 +25,7 @@ from dynrefer.datasets.annotations.records import recorded_folder
 from dynrefer.files import put_in_place
 
 if TYPE_CHECKING:  # its package loads torch, which what only converts need not do
-    from dynrefer.processors.region_image import ImageFile
+    from dynrefer.processors.images import ImageFile
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,7 @@ from dynrefer.datasets.annotations.fields import (
     text_of,
     value_of,
 )
-
-_LONGEST_RUN = 60  # bits
+from dynrefer.run_lengths import run_lengths
 
 
 def recorded_folder(source: Path, image_root: str) -> Path:
@@ -142,22 +141,10 @@ def _mask_box(mask: dict[str, Any], width: int, height: int) -> list[float]:
 
 
 def _run_lengths(text: str) -> list[int]:
-    """Run lengths in COCO's text form: five bits a character, lowest first, then differences."""
-    runs: list[int] = []
-    value = shift = 0
-    for code in checked_text(text, "counts").encode():
-        if shift > _LONGEST_RUN:
-            raise BadRecord("wrong type", "mask 'counts' has a number without an end")
-        bits = code - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:  # the sign
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    return runs
+    try:
+        return run_lengths(checked_text(text, "counts"))
+    except ValueError as error:
+        raise BadRecord("wrong type", f"mask 'counts': {error}") from error
 
 
 def _widened(box: list[float]) -> list[float]:

@@ -19,7 +19,8 @@ from dynrefer.datasets.shards.reading import ShardedImages, open_shards
 from dynrefer.datasets.shards.writing import write_shards
 from dynrefer.processors.caption import CaptionProcessor
 from dynrefer.processors.control_words import ControlWordSampler
-from dynrefer.processors.region_image import ImageError, RegionImageProcessor, open_image
+from dynrefer.processors.images import ImageError, open_image
+from dynrefer.processors.region_image import RegionImageProcessor
 from dynrefer.views.selectors import StochasticSelector
 from dynrefer.vocabulary import TagVocabulary
 from tests.datasets.files import image_record, region_record, write_annotations, write_images
