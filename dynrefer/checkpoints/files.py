@@ -4,13 +4,16 @@ Whatever the format, memory holds one tensor at a time besides what the reader k
 a file holds is ever executed.
 """
 
+import argparse
 import json
+import pathlib
 import re
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -31,14 +34,26 @@ _STEMS = (
 )
 
 # Keys under which training programs store the state dict.
-_STATE_KEYS = ("model", "state_dict", "module")
+_STATE_KEYS = ("model", "state_dict", "module", "model_state_dict")
+# Levels that wrappers (DistributedDataParallel, torch.compile, FSDP, ...) put into names.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# Of a run's folder, in the order in which they are preferred.
+_RUN_LINKS = ("checkpoints/best", "checkpoints/last", "best", "last")
+
+_NUMPY = ("numpy.core", "numpy._core")
+# What stands beside weights in public files and is data: numbers of numpy by both of its names, and
+# the arguments of a command line.
+_DATA = [np.dtype, np.ndarray, argparse.Namespace, pathlib.PosixPath]
+_DATA += [type(np.dtype(kind)) for kind in "?bBhHiIlLefdSU"]
+for _function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct):
+    _DATA += [(_function, f"{core}.multiarray.{_function.__name__}") for core in _NUMPY]
 
 # Bytes read from a mapped file before it is mapped anew: pages of a mapping count as memory.
 _WINDOW = 2**28
 
 
 class Checkpoint(Mapping[str, Tensor]):
-    """Tensors of one or several files by name.
+    """Tensors of one or several files by name, without the levels that wrappers put into names.
 
     ``checkpoint[name]`` reads that tensor into memory of its own; ``shape(name)`` reads nothing.
     """
@@ -46,19 +61,30 @@ class Checkpoint(Mapping[str, Tensor]):
     def __init__(self, path: Path, files: Mapping[str, "_File"]) -> None:
         self.path = path
         self._files = files
+        self._stored = {_unwrapped(name): name for name in files}
+        if len(self._stored) < len(files):
+            raise ValueError(f"{path} holds tensors under several names, such as module.x and x")
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._files[name].read(name)
+        stored = self._stored[name]
+        return self._files[stored].read(stored)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._stored)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._stored)
 
     def shape(self, name: str) -> torch.Size:
         """The shape of a tensor; raises KeyError for a name that is not there."""
-        return self._files[name].shapes[name]
+        stored = self._stored[name]
+        return self._files[stored].shapes[stored]
+
+    def without_prefix(self, prefix: str) -> "Checkpoint":
+        """The same tensors; names that begin with a prefix lose it."""
+        shorter = Checkpoint(self.path, self._files)
+        shorter._stored = {name.removeprefix(prefix): at for name, at in self._stored.items()}
+        return shorter
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -76,10 +102,18 @@ def open_checkpoint(path: Path) -> Checkpoint:
             says.
     """
     if path.is_dir():
+        path = checkpoint_of_run(path)
         return Checkpoint(path, _folder(path))
     if path.name.endswith(".index.json"):
         return Checkpoint(path, _shards(path))
     return Checkpoint(path, _named(_open_file(path)))
+
+
+def checkpoint_of_run(path: Path) -> Path:
+    """The best checkpoint of a run, or else its last, where that is what a folder holds."""
+    if any(path.glob(f"{TRAINABLE}*")):
+        return path
+    return next((path / link for link in _RUN_LINKS if (path / link).is_dir()), path)
 
 
 def read_checkpoint(path: Path) -> dict[str, object]:
@@ -99,13 +133,16 @@ def _unpickled(path: Path) -> dict[str, object]:
     try:
         # Files of torch before 1.6 are no zip archives and cannot be mapped.
         mmap = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals(_DATA):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except PermissionError:
         raise
     except Exception as error:  # a damaged stream can make the unpickler raise anything
+        unknown = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
+        held = f"it holds a {unknown[1]}, and" if unknown else "it is broken, or holds"
         raise ValueError(
-            f"{path} is not a readable PyTorch checkpoint: it is broken, or holds objects other "
-            "than tensors and plain containers, which could run code"
+            f"{path} is not a readable PyTorch checkpoint: {held} objects other than tensors and "
+            "plain data, which could run code, are not read"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a dictionary is expected")
@@ -173,8 +210,10 @@ def _open_file(path: Path) -> _File:
 
 def _tensors_of(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint: under one of the usual keys, or the whole."""
-    key = next((key for key in _STATE_KEYS if key in content), None)
-    state = content if key is None else content[key]
+    key, state = None, content
+    while isinstance(state, Mapping) and any(inner in state for inner in _STATE_KEYS):
+        key = next(inner for inner in _STATE_KEYS if inner in state)
+        state = state[key]
     if not isinstance(state, Mapping):
         kind = type(state).__name__
         raise ValueError(f"{path}: '{key}' holds a {kind}; tensors by name are expected")
@@ -182,6 +221,10 @@ def _tensors_of(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     if other is not None:
         raise ValueError(f"{path}: '{other}' is no tensor; tensors by name are expected")
     return dict(state)
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(level for level in name.split(".") if level not in _WRAPPERS)
 
 
 def _named(*files: _File) -> dict[str, _File]:

@@ -8,6 +8,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 
 from dynrefer.assets import fetch_hint, local_path
 from dynrefer.checkpoints.files import Checkpoint, open_checkpoint
-from dynrefer.checkpoints.formats import Format, detect_format
+from dynrefer.checkpoints.formats import FORMATS, Format, detect_format
 from dynrefer.checkpoints.places import Place, places_of
 from dynrefer.checkpoints.translation import Match, fits, match_names, plain
 
 logger = logging.getLogger(__name__)
+
+_LIGHTNING = "model."
 
 
 @dataclass
@@ -80,7 +83,23 @@ def open_source(path: str | Path, key: str | None = None) -> Source:
         if key is None:
             raise
         raise FileNotFoundError(f"{key}: {error}{fetch_hint(str(path))}") from error
-    return Source(tensors, detect_format(tensors, str(path)))
+    return _of_known_format(tensors, str(path))
+
+
+def _of_known_format(tensors: Checkpoint, path: str) -> Source:
+    """A checkpoint with its format, without the "model." of Lightning's modules before the names.
+
+    Names of language models begin so too: the prefix goes where the names without it are those of
+    a more special format.
+    """
+    once = tensors.without_prefix(_LIGHTNING)
+    order, found = list(FORMATS.values()), []
+    for candidate in (tensors, once, once.without_prefix(_LIGHTNING)):
+        with suppress(ValueError):
+            found.append(Source(candidate, detect_format(candidate)))
+    if not found:
+        detect_format(tensors, path)
+    return min(found, key=lambda source: order.index(source.format))  # the first of equal ones
 
 
 def load_state(

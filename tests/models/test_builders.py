@@ -130,6 +130,33 @@ def test_a_hybrid_tower_is_loaded_from_its_file(config, tmp_path):
         assert loaded.state_dict()[name].equal(tensor)
 
 
+def test_what_a_tower_s_file_holds_besides_is_a_warning_where_asked_for(
+    config, model, tmp_path, caplog
+):
+    path = tmp_path / "vision.safetensors"
+    save_file({**model.vision.state_dict(), "tower.more": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="file: tower.more"):
+        build_model(changed(config, vision__checkpoint=str(path)))
+    build_model(changed(config, vision__checkpoint=str(path), strict=False))
+    assert "file: tower.more" in caplog.text
+
+
+def test_weights_from_scratch_keep_the_variance(config):
+    """Wider than the published start, which is made for parts that are pretrained."""
+    torch.manual_seed(0)
+    plain, scratch = build_model(config.model), build_model(changed(config, from_scratch=True))
+    assert plain.qformer.query_tokens.std().item() == pytest.approx(0.02, rel=0.2)
+    assert scratch.qformer.query_tokens.std().item() == pytest.approx(1, rel=0.2)
+    fan_in = scratch.fusion.mlp[0].in_features
+    for module, bound in (
+        (scratch.fusion.mlp[0], (6 / fan_in) ** 0.5),
+        (scratch.fusion.mlp[2], (6 / (2 * scratch.vision.width)) ** 0.5),
+        (scratch.qformer.model.encoder.layer[0].attention.attention.query, (6 / 64) ** 0.5),
+        (scratch.tag_decoder.vision_projection, (6 / 64) ** 0.5),
+    ):
+        assert 0.9 * bound < module.weight.abs().max() <= bound and not module.bias.any()
+
+
 @pytest.fixture
 def t5_directory(config, tmp_path):
     """A language model in Hugging Face format, with its tokenizer."""

@@ -123,6 +123,15 @@ def test_predictions_follow_from_the_scores(model):
             first += count
 
 
+def test_a_tag_is_predicted_above_the_threshold_not_at_it(model, monkeypatch):
+    logits = torch.zeros(2, len(model.vocabularies.tags))
+    logits[1, 3] = 1e-3
+    monkeypatch.setattr(model.tag_decoder, "forward", lambda *_: logits)
+    model.tag_threshold = 0.5
+    predictions = model.predict(tiny_batch(model, 2), {"tags"})
+    assert [p.tags for p in predictions] == [[], [model.vocabularies.tags.names[3]]]
+
+
 def test_control_words_come_before_the_tags(model, monkeypatch):
     batch, seen = tiny_batch(model, 2), []
     generate = model.caption_decoder.generate

@@ -81,6 +81,14 @@ def test_only_the_adapters_of_query_and_value_learn(adapted, kind):
     assert changed == trainable
 
 
+def test_settings_reach_every_adapter(adapted):
+    model = adapted("t5", "caption_decoder.lora={rank: 4, alpha: 6, dropout: 0.3}")
+    layers = [m for m in model.modules() if isinstance(m, peft.tuners.lora.LoraLayer)]
+    assert layers and {layer.scaling["default"] for layer in layers} == {6 / 4}
+    assert {layer.lora_dropout["default"].p for layer in layers} == {0.3}
+    assert {layer.r["default"] for layer in layers} == {4}
+
+
 @each_kind
 def test_fresh_adapters_change_nothing_and_trained_ones_do(adapted, kind):
     model = adapted(kind)

@@ -33,6 +33,10 @@ def test_layout_is_berts():
     module = qformer(dropout=0.25)
     assert module.model.layernorm.eps == 1e-12
     assert module.model.dropout.p == 0.25
+    layer = module.model.encoder.layer[0]
+
+    for attention in (layer.attention.attention, layer.crossattention.attention):
+        assert attention.attention_dropout == 0.25
     names = {name.split(".")[0] for name, _ in module.model.encoder.layer[1].named_parameters()}
     assert names == {"attention", "intermediate_query", "output_query"}  # no text branch
 

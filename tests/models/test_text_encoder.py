@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from open_clip.model import QuickGELU
 
 from dynrefer.datasets.shapes.language import write_vocabularies
 from dynrefer.models.text_encoder.towers import (
@@ -102,4 +103,6 @@ def test_clip_towers_read_their_files_and_refuse_others(tmp_path):
 def test_clip_towers_without_a_file_take_no_memory():
     for encoder, width in ((eva_clip_text_encoder(), 1024), (clip_vit_l_text_encoder(), 768)):
         assert encoder.width == width
+        activation = encoder.transformer.transformer.resblocks[0].mlp.gelu
+        assert isinstance(activation, torch.nn.GELU if width == 1024 else QuickGELU)
         assert all(parameter.is_meta for parameter in encoder.parameters())
