@@ -119,7 +119,8 @@ def _of_folder(content: dict[str, Any], path: Path) -> dict[str, Any]:
     for name in content.pop("weights", []):
         if not (path.parent / name).is_file():
             raise FileNotFoundError(f"{path.parent / name} is missing; {path} names it")
-    return _in_folder(content, path.parent)
+    # Only what describes the model may name files of the folder.
+    return {**content, "model": _in_folder(content.get("model") or {}, path.parent)}
 
 
 def _in_folder(value: Any, folder: Path) -> Any:

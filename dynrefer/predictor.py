@@ -114,6 +114,7 @@ class RegionPredictor:
         """
         from dynrefer.checkpoints.loading import open_source
         from dynrefer.models.builders import build_model
+        from dynrefer.models.pretrained import view_selectors
 
         if not (config.run.load_ckpt_path or config.model.pretrained):
             raise ConfigError(
@@ -122,6 +123,7 @@ class RegionPredictor:
         target = _device(device)
         selector = selector or build_view_selector(config.run.view_selector, config.model.num_views)
         model = build_model(config.model)
+        model.view_selectors = view_selectors(config)
         paths = config.run.load_ckpt_path or []
         for path in [paths] if isinstance(paths, str) else paths:
             open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)

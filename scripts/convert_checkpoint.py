@@ -44,14 +44,14 @@ from dynrefer.checkpoints import translation
 from dynrefer.checkpoints.files import open_checkpoint
 from dynrefer.checkpoints.folders import MAX_SHARD_BYTES
 from dynrefer.checkpoints.formats import FORMATS, Format
-from dynrefer.checkpoints.loading import plan_load
+from dynrefer.checkpoints.loading import open_source, plan_load
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.config import ConfigError, load_config
 from dynrefer.files import whole_file
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.language_models import language_model_config, plain_fields
-from dynrefer.models.pretrained import folder_config, pretrained_sources
+from dynrefer.models.pretrained import folder_config, pretrained_sources, view_selectors
 
 # Architectures that the published code has.
 PUBLISHED = ("dynrefer_t5", "dynrefer_vicuna")
@@ -103,12 +103,17 @@ def published_format(config: DictConfig) -> Format:
 
 
 def to_own(
-    file: Path, config: DictConfig, directory: Path, max_shard_bytes: int = MAX_SHARD_BYTES
+    file: Path,
+    config: DictConfig,
+    directory: Path,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    selectors: DictConfig | None = None,
 ) -> dict[str, str]:
     """Writes a published file as a folder of our own.
 
     Args:
         config: the model's; it keeps the sources of the weights that the file leaves out.
+        selectors: how its views are chosen, see ``view_selectors``.
 
     Returns:
         Names of the tensors that were left out, and why.
@@ -118,7 +123,8 @@ def to_own(
         OSError: the folder has content, or cannot be written.
     """
     table = published_format(config)
-    model, checkpoint = without_weights(config), open_checkpoint(file)
+    model, checkpoint = without_weights(config), open_source(file).tensors
+    model.view_selectors = selectors
     steps, report = plan_load(model, checkpoint, table, source=str(file))
     names = {
         place.name: published
@@ -181,13 +187,16 @@ def main(arguments: argparse.Namespace) -> None:
     elif arguments.cfg_path is None:
         raise ValueError("--to own needs the model's configuration; give --cfg-path")
     else:
-        config = load_config(arguments.cfg_path, arguments.options).model
+        config = load_config(arguments.cfg_path, arguments.options)
+        selectors, config = view_selectors(config), config.model
         if arguments.whole:
             config.pretrained = [*pretrained_sources(config), str(source)]
-            build_model(config).save_pretrained(output)
+            model = build_model(config)
+            model.view_selectors = selectors
+            model.save_pretrained(output)
             left_out = {}
         else:
-            left_out = to_own(source, config, output)
+            left_out = to_own(source, config, output, selectors=selectors)
     for reason, count in Counter(left_out.values()).items():
         print(f"{count} tensors left out: {reason}")
     print(f"{source} -> {output}")

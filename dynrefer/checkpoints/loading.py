@@ -239,13 +239,10 @@ def _missing(places: Mapping[str, Place], loaded: Iterable[str], table: Format) 
     begun = {_section(name) for name in loaded}
     missing = {}
     for name, place in places.items():
-        if table.covers is None:
-            # Adapters may be put on a model that was saved without any.
-            is_covered = place.tensor.requires_grad and ".lora_" not in name
-        else:
-            kind = [cover for cover in table.covers if (".lora_" in cover) == (".lora_" in name)]
-            is_covered = fits(name, kind)
-        if id(place) not in found and (is_covered or _section(name) in begun):
+        # Our own folders leave frozen weights to the files that they are from, so that a part of
+        # which they hold nothing stays as it is, whether it trains now or not.
+        kind = [c for c in table.covers or () if (".lora_" in c) == (".lora_" in name)]
+        if id(place) not in found and (fits(name, kind) or _section(name) in begun):
             missing[id(place)] = place.name
     return list(missing.values())
 

@@ -1,6 +1,7 @@
 """A model as one folder, ours: ``model.save_pretrained(folder)``, ``DynRefer.from_pretrained``.
 
-    config.yaml                     ``format_version``, ``weights`` (files) and the model section
+    config.yaml                     ``format_version``, ``weights`` (files), the model section, and
+                                    how its views are chosen (``run.view_selector`` and the like)
     trainable.safetensors           parameters that training changes
     frozen.safetensors              the other tensors
     tags.txt, attributes.json, classes.json
@@ -14,9 +15,10 @@ Large parts are split into shards ("trainable-00001-of-00003.safetensors") besid
 ("trainable.safetensors.index.json"). "./name" in config.yaml is a file of the folder, and "." under
 ``model.pretrained`` the folder itself, so that config.yaml is a configuration like any other. The
 checkpoints of a run (``dynrefer.runners.checkpointing``) are such folders too: their config.yaml is
-the run's, and files that it names are not copied.
+the run's, and names the files of frozen weights by where they lie from the folder ("./../..").
 """
 
+import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -26,7 +28,8 @@ from typing import TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
-from dynrefer.checkpoints.files import FROZEN, TRAINABLE
+from dynrefer.assets import local_path
+from dynrefer.checkpoints.files import FROZEN, TRAINABLE, checkpoint_of_run
 from dynrefer.checkpoints.folders import (
     CONFIG,
     MAX_SHARD_BYTES,
@@ -40,6 +43,7 @@ from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.checkpoints.tokenizers import load_tokenizer, save_tokenizer
 from dynrefer.checkpoints.translation import plain
 from dynrefer.config import FORMAT_VERSION, load_config
+from dynrefer.config_schema import Config
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
 from dynrefer.models.language_models import plain_fields
 from dynrefer.models.text_encoder.embeddings import CachedTextEncoder, EmbeddingCache
@@ -55,6 +59,8 @@ _SOURCES = {
     _LANGUAGE_MODEL: "caption_decoder.language_model",
 }
 
+_VIEW_SELECTORS = ["view_selector", "view_selectors", "train_view_selector"]
+
 Model = TypeVar("Model", bound="PretrainedModel")
 
 
@@ -64,10 +70,12 @@ class PretrainedModel(nn.Module):
     Attributes:
         config: of the model, where a configuration built it.
         pretrained_names: what its ``pretrained`` has filled.
+        view_selectors: keys of the run section that say how views are chosen, where it is known.
     """
 
     config: DictConfig | None = None
     pretrained_names: Collection[str] = frozenset()
+    view_selectors: DictConfig | None = None
     caption_decoder: CaptionDecoder | NoCaptionDecoder
     text_encoder: TextEncoder
     vocabularies: Vocabularies
@@ -89,8 +97,10 @@ class PretrainedModel(nn.Module):
             FileNotFoundError: there is no such folder, or a file of it is missing.
             ValueError: a file is broken, of a newer version or of another architecture.
         """
-        config = folder_config(directory, overrides).model
-        return registry.get("model", config.arch)(config).to(device).eval()
+        config = folder_config(directory, overrides)
+        model = registry.get("model", config.model.arch)(config.model)
+        model.view_selectors = view_selectors(config)
+        return model.to(device).eval()
 
     def save_pretrained(
         self,
@@ -143,7 +153,9 @@ class PretrainedModel(nn.Module):
             own = self._folder_config(left_out, folder)
             self._save_text_encoder(own, folder, with_tower)
             weights = sorted(path.name for path in folder.glob("*.safetensors*"))
+            run = self.view_selectors or view_selectors(OmegaConf.structured(Config))
             content = {"format_version": FORMAT_VERSION, "weights": weights, "model": own}
+            content["run"] = OmegaConf.to_container(run)
             OmegaConf.save(OmegaConf.create(content), folder / CONFIG)
         return Path(directory)
 
@@ -154,11 +166,9 @@ class PretrainedModel(nn.Module):
             left_out: names of tensors that it lacks; their sources stay in the configuration.
         """
         own = self.config.copy()
-        own.vocabulary.update(_save_vocabularies(self.vocabularies, folder))
+        self.save_small_files(own, folder)
         own.generation, own.tag_threshold = asdict(self.generation), self.tag_threshold
         own.from_scratch = False
-        own.caption_decoder.tokenizer = "./tokenizer"
-        save_tokenizer(self.caption_decoder.tokenizer, folder / "tokenizer")
         for part in ("vision.", _LANGUAGE_MODEL):
             if source := OmegaConf.select(own, _SOURCES[part]):
                 is_needed = any(name.startswith(part) for name in left_out)
@@ -171,13 +181,19 @@ class PretrainedModel(nn.Module):
         own.pretrained = [*sources, "."]
         return own
 
+    def save_small_files(self, own: DictConfig, folder: Path) -> None:
+        """Writes vocabularies and tokenizers, and names them in a model section."""
+        own.vocabulary.update(_save_vocabularies(self.vocabularies, folder))
+        save_tokenizer(self.caption_decoder.tokenizer, folder / "tokenizer")
+        own.caption_decoder.tokenizer = "./tokenizer"
+        if words := own.text_encoder.options.get("tokenizer"):
+            tokenizer = load_tokenizer(words, "model.text_encoder.options.tokenizer")
+            save_tokenizer(tokenizer, folder / "text_tokenizer")
+            own.text_encoder.options.tokenizer = "./text_tokenizer"
+
     def _save_text_encoder(self, own: DictConfig, folder: Path, with_tower: bool) -> None:
         """Writes the text encoder's files and names them in the folder's configuration."""
         encoder, options = self.text_encoder, own.text_encoder.options
-        if options.get("tokenizer"):
-            words = load_tokenizer(options.tokenizer, "model.text_encoder.options.tokenizer")
-            save_tokenizer(words, folder / "text_tokenizer")
-            options.tokenizer = "./text_tokenizer"
         source = options.get("checkpoint")
         if source and with_tower:
             tower = encoder.tower() if isinstance(encoder, CachedTextEncoder) else encoder
@@ -200,6 +216,23 @@ class PretrainedModel(nn.Module):
         )
 
 
+def save_run_config(model: PretrainedModel, config: DictConfig, folder: Path) -> None:
+    """Writes a run's configuration into a new checkpoint, so that it loads from anywhere.
+
+    Vocabularies and tokenizers are copied; what else the model section names on this disk is named
+    by where it lies from the folder.
+    """
+    own = config.copy()
+    model.save_small_files(own.model, folder)
+    for key in (*_SOURCES.values(), "vocabulary.cache"):
+        if value := OmegaConf.select(own.model, key):
+            OmegaConf.update(own.model, key, _from_folder(value, folder))
+    sources = pretrained_sources(own.model)
+    own.model.pretrained = [_from_folder(path, folder) for path in sources] or None
+    content = {"format_version": FORMAT_VERSION, **OmegaConf.to_container(own)}
+    OmegaConf.save(OmegaConf.create(content), folder / CONFIG)
+
+
 def folder_config(directory: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration of a folder with a model; ``model.pretrained`` ends in that folder.
 
@@ -208,6 +241,12 @@ def folder_config(directory: str | Path, overrides: Sequence[str] = ()) -> DictC
         ConfigError: the configuration is broken, or of a newer version.
     """
     directory = Path(directory)
+    if directory.is_file():
+        raise ValueError(
+            f"{directory} is a file, where the folder of a checkpoint is expected; for weights "
+            "alone give the configuration of their model with --cfg-path"
+        )
+    directory = checkpoint_of_run(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"no checkpoint at {directory} (there is no such folder)")
     if not (directory / CONFIG).is_file():
@@ -220,6 +259,11 @@ def folder_config(directory: str | Path, overrides: Sequence[str] = ()) -> DictC
     if str(directory) not in sources:
         config.model.pretrained = [*sources, str(directory)]
     return config
+
+
+def view_selectors(config: DictConfig) -> DictConfig:
+    """The keys of a whole configuration's run section that say how views are chosen."""
+    return OmegaConf.masked_copy(config.run, _VIEW_SELECTORS)
 
 
 def pretrained_sources(config: DictConfig) -> list[str]:
@@ -243,6 +287,12 @@ def without_source(
         for name, tensor in frozen.items()
         if not name.startswith(parts) and plain(name) not in pretrained_names
     }
+
+
+def _from_folder(path: str, folder: Path) -> str:
+    """A path as a folder's config.yaml names it; names that are no paths stay as they are."""
+    found = Path(local_path(path))
+    return f"./{os.path.relpath(found.resolve(), folder.resolve())}" if found.exists() else path
 
 
 def _outside(path: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from dynrefer.checkpoints.files import FROZEN, TRAINABLE, open_checkpoint, read_checkpoint
@@ -72,7 +72,7 @@ def save_checkpoint(
             own = config.copy()
             if any(name.startswith("vision.") for name in trainable):
                 own.model.vision.checkpoint = None  # its weights are in this checkpoint
-            OmegaConf.save(own, part / pretrained.CONFIG)
+            pretrained.save_run_config(model, own, part)
         for link in links:
             _point(directory / link, folder)
         _remove_unlinked(directory)

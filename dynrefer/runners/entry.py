@@ -15,7 +15,7 @@ from dynrefer.config import ConfigError, load_config, require
 from dynrefer.distributed import is_main
 from dynrefer.models.builders import build_model, load_vocabularies
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.pretrained import folder_config
+from dynrefer.models.pretrained import folder_config, view_selectors
 from dynrefer.registry import registry
 from dynrefer.runners.epoch_runner import training_data
 from dynrefer.runners.evaluation import (
@@ -146,6 +146,7 @@ def _model(config: DictConfig, device: torch.device, captions: bool = True) -> D
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         model = build_model(config.model, captions)
+    model.view_selectors = view_selectors(config)
     for path in _paths(config.run.load_ckpt_path):
         open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,6 +1,8 @@
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -15,6 +17,7 @@ from dynrefer.checkpoints.folders import write_tensors
 from dynrefer.checkpoints.loading import open_source, split_trainable
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.config import ConfigError, load_config
+from dynrefer.config_schema import SelectorConfig
 from dynrefer.models import pretrained
 from dynrefer.models.builders import build_model
 from dynrefer.models.decoders.caption_causal import build_causal
@@ -382,11 +385,97 @@ def saved(tmp_path):
 def test_folders_that_hold_no_model(saved, tmp_path):
     for path, message in (
         (tmp_path / "nowhere", r"no checkpoint at .*nowhere \(there is no such folder\)"),
-        (saved / "config.yaml", r"no checkpoint at .*config.yaml \(there is no such folder\)"),
         (tmp_path / "source", r"no checkpoint at .*source \(config.yaml is missing\)"),
     ):
         with pytest.raises(FileNotFoundError, match=message):
             DynRefer.from_pretrained(path)
+
+
+def test_a_file_in_place_of_a_folder(saved):
+    (file,) = saved.glob("frozen-00001-of-*")
+    message = f"{file} is a file, where the folder of a checkpoint .*--cfg-path"
+    with pytest.raises(ValueError, match=message):
+        DynRefer.from_pretrained(file)
+
+
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    """A run whose vision tower has a file of its own, every path being relative; and its model."""
+    monkeypatch.chdir(tmp_path)
+    words = {**WORDS, "options": {**WORDS["options"], "context_length": 20}}
+    changes = {**VARIANTS["frozen T5 in bf16"], "text_encoder": words}
+    config = make_config(Path("source"), changes)
+    tiny_model(make_config(Path("other"), changes), seed=7).save_pretrained("encoder")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        save_file(tiny_model(config).vision.state_dict(), "vision.safetensors")
+    config.model.vision.checkpoint, config.model.pretrained = "vision.safetensors", "encoder"
+    config.run.view_selector = SelectorConfig("task_prior", [0.3, 1.0])
+    config.run.train_view_selector = SelectorConfig("image_prior")
+    model = build_model(config.model).eval()
+    nn.init.normal_(model.fusion.mlp[0].weight)
+    saved = save_checkpoint(Path("run/checkpoints"), model, config, Position(), {})
+    Path("run/checkpoints/best").symlink_to(saved.name)
+    return tmp_path, model
+
+
+def test_a_checkpoint_of_a_run_loads_from_anywhere(run_folder, monkeypatch):
+    """With what it started from, found by where it lies from the folder; the rest is in it."""
+    folder, model = run_folder
+    shutil.rmtree(folder / "source")
+    shutil.rmtree(folder / "other")
+    moved = folder.with_name(folder.name + "_moved")
+    folder.rename(moved)
+    monkeypatch.chdir("/")
+    assert not list((moved / "run").rglob("frozen*"))
+    loaded = DynRefer.from_pretrained(moved / "run" / "checkpoints" / "last")
+    assert_same_model(loaded, model)
+    batch = tiny_batch(model, 2)
+    assert loaded.predict(batch) == model.predict(batch)
+    (moved / "vision.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model.vision.checkpoint: no checkpoint at .*visi"):
+        DynRefer.from_pretrained(moved / "run" / "checkpoints" / "last")
+
+
+def test_a_runs_folder_in_place_of_its_checkpoint(run_folder, monkeypatch):
+    folder, model = run_folder
+    for path in (folder / "run", folder / "run" / "checkpoints"):
+        assert_same_model(DynRefer.from_pretrained(path), model)
+        assert len(open_source(path).tensors) == len(split_trainable(model)[0])
+    (folder / "run" / "checkpoints" / "best").unlink()
+    assert_same_model(DynRefer.from_pretrained(folder / "run"), model)
+    (folder / "run" / "checkpoints" / "last").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*run \(config.yaml is missing"):
+        DynRefer.from_pretrained(folder / "run")
+
+
+def test_view_selectors_are_kept(run_folder, tmp_path):
+    """A saved model looks at regions as the run did that it is from, however often it is saved."""
+    folder, _ = run_folder
+    model = DynRefer.from_pretrained(folder / "run")
+    DynRefer.from_pretrained(model.save_pretrained(tmp_path / "a")).save_pretrained(tmp_path / "b")
+    for name in ("a", "b"):
+        run = folder_config(tmp_path / name).run
+        assert run.view_selector == {"name": "task_prior", "ratios": [0.3, 1.0]}
+        assert run.train_view_selector.name == "image_prior"
+        predictor = RegionPredictor.from_checkpoint(tmp_path / name, "cpu")
+        (result,) = predictor.predict(np.zeros((40, 40, 3), np.uint8), [[1, 1, 30, 30]])
+        assert result.prediction.ratios == pytest.approx([0, 0.3, 1])
+    predictor = RegionPredictor.from_checkpoint(folder / "run", "cpu")
+    predictor.model.save_pretrained(tmp_path / "c")
+    assert contents(tmp_path / "c") == contents(tmp_path / "a")
+
+
+@pytest.mark.parametrize("freeze", ["[]", "[fusion,qformer,tag_decoder]", "[vision,text_encoder]"])
+def test_what_is_frozen_may_differ_from_what_a_checkpoint_was_trained_with(run_folder, freeze):
+    folder, model = run_folder
+    options = [f"model.freeze={freeze}", "model.vision.freeze=false"]
+    options += ["model.caption_decoder.freeze=false"]
+    loaded = DynRefer.from_pretrained(folder / "run", options)
+    frozen = {name.split(".")[0] for name, p in loaded.named_parameters() if not p.requires_grad}
+    assert frozen == set(freeze.strip("[]").split(",")) - {""}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.float()), name
 
 
 @pytest.mark.parametrize("name", ["{}-00002-of-*", "{}.safetensors.index.json"])
