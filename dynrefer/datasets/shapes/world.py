@@ -78,16 +78,9 @@ def captions_of(regions: list[Region], index: int) -> list[str]:
 
 def _caption(template: str, regions: list[Region], index: int) -> str:
     region, figure = regions[index], regions[index].figure
+    looks = (figure.size, figure.texture, figure.colour, figure.name)
     other = None if region.other is None else regions[region.other].figure
-    return language.caption(
-        template,
-        figure.size,
-        figure.texture,
-        figure.colour,
-        figure.name,
-        region.relation,
-        None if other is None else (other.colour, other.name),
-    )
+    return language.caption(template, *looks, region.relation, other and (other.colour, other.name))
 
 
 def _attribute_vector(region: Region, single: bool, rng: np.random.Generator) -> list[int]:
@@ -99,12 +92,11 @@ def _attribute_vector(region: Region, single: bool, rng: np.random.Generator) ->
     figure = region.figure
     true = {figure.colour, figure.texture, figure.size, region.relation}
     unclear = region.relation is None and not single
-    vector = []
-    for value in language.attribute_values():
-        hidden = rng.random() < UNLABELLED_SHARE
-        unknown = hidden or (unclear and value in language.RELATIONS)
-        vector.append(-1 if unknown else int(value in true))
-    return vector
+    unknown = language.RELATIONS if unclear else ()
+    return [
+        -1 if rng.random() < UNLABELLED_SHARE or value in unknown else int(value in true)
+        for value in language.attribute_values()
+    ]
 
 
 def _annotation(
@@ -161,10 +153,9 @@ def _each(write: Callable[[int], Written], count: int) -> Iterator[Written]:
     processes = min(os.cpu_count() or 1, 1 + count // IMAGES_A_PROCESS)
     if processes == 1:
         yield from map(write, range(count))
-        return
-    # Every image follows from its number alone, so the processes need not talk to each other.
-    with worker_pool(processes, cv2.setNumThreads, (1,)) as pool:
-        yield from pool.map(write, range(count), chunksize=16)
+    else:  # every image follows from its number alone: the processes need not talk to each other
+        with worker_pool(processes, cv2.setNumThreads, (1,)) as pool:
+            yield from pool.map(write, range(count), chunksize=16)
 
 
 def _write_split(folder: Path, split: str, count: int, seed: int, progress: bool) -> int:
@@ -172,14 +163,12 @@ def _write_split(folder: Path, split: str, count: int, seed: int, progress: bool
     image_folder = folder / "images" / split
     image_folder.mkdir(parents=True)
     write = functools.partial(_write_image, split, image_folder, seed)
-    images, annotations = [], []
     bar = tqdm(_each(write, count), f"shapes {split}", count, unit="image", disable=not progress)
-    for record, regions in bar:
-        images.append(record)
-        annotations += regions
+    written = list(bar)
+    annotations = [annotation for _, regions in written for annotation in regions]
     document = {
         "dataset": {"name": f"shapes {split}", "image_root": f"images/{split}"},
-        "images": images,
+        "images": [record for record, _ in written],
         "annotations": annotations,
         "categories": [{"id": k + 1, "name": name} for k, name in enumerate(language.CLASSES)],
     }
@@ -204,17 +193,12 @@ def make_shapes(
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, int]:
-    """Writes a shapes world to ``out`` and returns its counts.
+    """Writes a shapes world to ``out``; returns ``train_images``, ``train_regions`` and so on.
 
     The world appears under its name only when it is complete. A complete world of the same
-    parameters is left as it is; ``overwrite`` replaces a shapes world of other parameters.
-
-    Returns:
-        ``train_images``, ``train_regions`` and so on for val and test.
-
-    Raises:
-        ValueError: a count or the seed is negative, no image is asked for, or too many.
-        FileExistsError: ``out`` holds something else.
+    parameters is left as it is; ``overwrite`` replaces a shapes world of other parameters. Raises
+    ValueError where a count or the seed is negative, no image is asked for, or too many, and
+    FileExistsError where ``out`` holds something else.
     """
     images = dict(zip(SPLITS, (train_images, val_images, test_images), strict=True))
     _check_parameters(images, seed)
@@ -237,10 +221,7 @@ def make_shapes(
     )
     try:
         partial.mkdir(parents=True)
-        regions = {
-            split: _write_split(partial, split, count, seed, progress)
-            for split, count in images.items()
-        }
+        regions = {s: _write_split(partial, s, n, seed, progress) for s, n in images.items()}
         language.write_vocabularies(partial)
         world = {**parameters, "regions": regions}
         (partial / "world.json").write_text(json.dumps(world, indent=2) + "\n")
@@ -273,7 +254,7 @@ def _check_parameters(images: dict[str, int], seed: int) -> None:
     for split, count in images.items():
         if not 0 <= count < MAX_IMAGES:
             raise ValueError(f"{split} images: {count} is not from 0 to {MAX_IMAGES - 1}")
-    if sum(images.values()) == 0:
+    if not any(images.values()):
         raise ValueError("no image asked for: train, val and test images are all 0")
     if seed < 0:
         raise ValueError(f"seed: {seed} is negative; valid are 0, 1, 2, ...")
@@ -296,8 +277,7 @@ def _found_world(out: Path) -> dict[str, Any] | None:
 
 
 def _counts(world: dict[str, Any]) -> dict[str, int]:
-    kinds = ("images", "regions")
-    return {f"{split}_{kind}": world[kind][split] for split in SPLITS for kind in kinds}
+    return {f"{s}_{kind}": world[kind][s] for s in SPLITS for kind in ("images", "regions")}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -309,20 +289,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=150, help="test images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace another shapes world")
-    options = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    images = (given.images, given.val, given.test)
     try:
-        counts = make_shapes(
-            options.out,
-            options.images,
-            options.val,
-            options.test,
-            seed=options.seed,
-            overwrite=options.overwrite,
-        )
+        counts = make_shapes(given.out, *images, given.seed, given.overwrite)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    text = ", ".join(
+    parts = [
         f"{split} {counts[f'{split}_images']} images with {counts[f'{split}_regions']} regions"
         for split in SPLITS
-    )
-    print(f"{options.out}: {text}")
+    ]
+    print(f"{given.out}: {', '.join(parts)}")
