@@ -30,17 +30,17 @@ def comparison_parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":  # before the imports that take seconds
     arguments = comparison_parser().parse_args()
 
-import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
 from dynrefer.config import load_config
-from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.datasets.builders import annotation_files, open_annotations
 from dynrefer.files import write_text
+from dynrefer.metrics.instances import is_number
 from dynrefer.models.builders import load_vocabularies
 from dynrefer.runners.evaluation import (
     Metrics,
@@ -49,9 +49,13 @@ from dynrefer.runners.evaluation import (
     score,
     tasks_of,
 )
+from dynrefer.tasks.attributes import AttributeDetection
+from dynrefer.tasks.captioning import RegionCaptioning
 from dynrefer.tasks.ground_truth import GroundTruth
+from dynrefer.tasks.recognition import RegionRecognition
 from dynrefer.tasks.results import Prediction
-from dynrefer.vocabulary import Vocabularies
+from dynrefer.tasks.task import Task
+from dynrefer.vocabulary import read_json
 
 # task, metric, what the table calls it
 ROWS = (
@@ -71,13 +75,16 @@ ROWS = (
 
 
 def chance_predictions(
-    training: Sequence[RegionRecord], truth: GroundTruth, seed: int
+    training: Sequence[GroundTruth], truth: GroundTruth, seed: int
 ) -> dict[int | str, Prediction]:
     """A prediction for every region of ``truth`` that depends on the training regions alone."""
     rng = np.random.default_rng(seed)
-    captions = [region.caption for region in training]
-    class_logits = _most_frequent_class(training, truth.vocabularies)
-    attributes = _shares_of_positives(training)
+    captions = [references[0] for references in _labels(RegionCaptioning(), training)]
+    (most_frequent, _), *_ = Counter(_labels(RegionRecognition(), training)).most_common(1)
+    class_logits = np.eye(len(truth.vocabularies.classes))[most_frequent].tolist()
+    labels = np.array(_labels(AttributeDetection(), training))
+    positive, labelled = (labels == 1).sum(axis=0), (labels >= 0).sum(axis=0)
+    attributes = (positive / np.maximum(labelled, 1)).tolist()
     return {
         region.id: {
             "caption": captions[rng.integers(len(captions))],
@@ -89,31 +96,21 @@ def chance_predictions(
     }
 
 
-def _most_frequent_class(
-    training: Sequence[RegionRecord], vocabularies: Vocabularies
-) -> list[float]:
-    counts = Counter(region.extra_info["coco_result"]["category"] for region in training)
-    (best, _), *_ = counts.most_common(1)
-    return [float(name == best) for name in vocabularies.classes.names]
-
-
-def _shares_of_positives(training: Sequence[RegionRecord]) -> list[float]:
-    labels = np.array([region.extra_info["ovad_result"]["att_vec"] for region in training])
-    positive, labelled = (labels == 1).sum(axis=0), (labels >= 0).sum(axis=0)
-    return (positive / np.maximum(labelled, 1)).tolist()
+def _labels(task: Task, training: Sequence[GroundTruth]) -> list[Any]:
+    return [label for part in training for _, label in task.labelled(part)]
 
 
 def chance(config: DictConfig, split: str, seed: int) -> Metrics:
     """Metrics of chance on a split, by the tasks of the configuration."""
     name = evaluated_dataset(config)
-    dataset = config.datasets[name]
+    dataset, vocabularies = config.datasets[name], load_vocabularies(config.model)
+    files = annotation_files(dataset, name, "train")
     training = [
-        index.region(i)
-        for path in annotation_files(dataset, name, "train")
-        for index in [open_annotations(dataset, path, training=True)]
-        for i in range(len(index))
+        GroundTruth(open_annotations(dataset, path, training=True), vocabularies) for path in files
     ]
-    truth = ground_truth(config, split, load_vocabularies(config.model))
+    truth = ground_truth(config, split, vocabularies)
+    for task in tasks_of(config):
+        task.check(truth)
     return score(tasks_of(config), chance_predictions(training, truth, seed), truth)
 
 
@@ -121,16 +118,17 @@ def read_metrics(path: Path) -> Metrics:
     """The metrics of a run's ``metrics-....json``; FileNotFoundError and ValueError name it."""
     if not path.is_file():
         raise FileNotFoundError(f"no metrics at {path}; train.py and evaluate.py write them")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path, "--metrics")
     missing = [f"{task} {metric}" for task, metric, _ in ROWS if not _has(content, task, metric)]
     if missing:
         raise ValueError(f"{path} has no {', '.join(missing)}")
     return content["metrics"]
 
 
-def _has(content: object, task: str, metric: str) -> bool:
-    metrics = content.get("metrics", {}) if isinstance(content, dict) else {}
-    return metric in metrics.get(task, {})
+def _has(content: Any, task: str, metric: str) -> bool:
+    for key in ("metrics", task, metric):
+        content = content.get(key) if isinstance(content, dict) else None
+    return is_number(content)
 
 
 def table(columns: dict[str, Metrics]) -> str:

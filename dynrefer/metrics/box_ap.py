@@ -68,7 +68,7 @@ def lvis_box_metrics(
     truth = _by_category(map(_of_lvis, instances.annotations), counted)
     found = _by_category(best, counted)
     categories = [c for c in instances.categories.values() if c["id"] in truth]
-    frequencies = np.array([category["frequency"] for category in categories])
+    frequencies = np.array([category["frequency"] for category in categories], dtype=str)
     # [categories, thresholds, recall levels, areas]: any size, small, medium, large
     values = np.array(
         [_lvis_precision(instances, c, truth[c["id"]], found.get(c["id"], [])) for c in categories]
@@ -108,7 +108,7 @@ def _lvis_precision(
     for records in (truth, found):
         numbered = [{**record, "image_id": numbers[record["image_id"]]} for record in records]
         sides.append(_side(faster_coco, images, [category], numbered))
-    evaluation = COCOeval_faster(*sides, "bbox", lvis_style=True, print_function=_say_nothing)
+    evaluation = COCOeval_faster(*sides, "bbox", lvis_style=True, print_function=lambda *_: None)
     evaluation.params.maxDets = [LVIS_DETECTIONS_AN_IMAGE]
     evaluation.evaluate()
     evaluation.accumulate()
@@ -126,10 +126,6 @@ def _side(library: ModuleType, images: Records, categories: Records, records: Re
     side.dataset = {"images": images, "categories": categories, "annotations": numbered}
     side.createIndex()
     return side
-
-
-def _say_nothing(*_: object) -> None:
-    """The scorer's messages are of no use to anyone."""
 
 
 def _of_lvis(annotation: dict[str, Any]) -> dict[str, Any]:

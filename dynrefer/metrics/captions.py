@@ -8,9 +8,11 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from dynrefer.metrics.java import Meteor, ptb_tokenize
 
+References = Mapping[str | int, Sequence[str]]
+
 
 def caption_metrics(
-    references: Mapping[str | int, Sequence[str]],
+    references: References,
     predictions: Mapping[str | int, str],
     meteor: Meteor | None = None,
 ) -> dict[str, float]:
@@ -42,19 +44,16 @@ def caption_metrics(
     return metrics | {"METEOR": score, "ROUGE_L": float(rouge), "CIDEr": float(cider)}
 
 
-def _check_ids(
-    references: Mapping[str | int, Sequence[str]], predictions: Mapping[str | int, str]
-) -> None:
+def _check_ids(references: References, predictions: Mapping[str | int, str]) -> None:
     if not references and not predictions:
         raise ValueError("no captions to score: references and predictions are empty")
     unpredicted = [key for key in references if key not in predictions]
     unknown = [key for key in predictions if key not in references]
     if unpredicted or unknown:
         raise ValueError(
-            f"references and predictions must hold the same ids: {len(unpredicted)} of "
-            f"{len(references)} references have no prediction (e.g. {unpredicted[:3]}), "
-            f"{len(unknown)} of {len(predictions)} predictions have no reference "
-            f"(e.g. {unknown[:3]})"
+            f"{len(unpredicted)} of {len(references)} references have no prediction (e.g. "
+            f"{unpredicted[:3]}), {len(unknown)} of {len(predictions)} predictions have no "
+            f"reference (e.g. {unknown[:3]})"
         )
     for key, group in references.items():
         if isinstance(group, str) or not group:

