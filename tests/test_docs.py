@@ -148,3 +148,12 @@ def test_architecture_names_every_file_of_the_package() -> None:
     files = (ROOT / "dynrefer").rglob("*.py")
     names = [str(f.relative_to(ROOT)) for f in files if f.name != "__init__.py"]
     assert [name for name in sorted(names) if name not in text] == []
+
+
+def test_every_data_file_of_the_package_is_installed() -> None:
+    """What ``package_data`` leaves out is there in a checkout and missing where users install."""
+    package = ROOT / "dynrefer"
+    listed = re.search(r"package_data=(\{.*?\}),\n", (ROOT / "setup.py").read_text(), re.DOTALL)
+    files = [f for f in package.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
+    names = sorted(f.relative_to(package).as_posix() for f in files)
+    assert names == sorted(ast.literal_eval(listed[1])["dynrefer"])
