@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dynrefer.registry import UnknownNameError
+from dynrefer.stopping import Stopped, handling_signals, stop_at_once
 
 # What a user can mend (ConfigError and ImageError are ValueErrors); one message, no traceback.
 USER_ERRORS = (ValueError, UnknownNameError, OSError, ImportError, FloatingPointError)
@@ -36,24 +37,42 @@ def config_parser(usage: str | None, required: bool = True) -> argparse.Argument
 def entry_point(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Runs a main function; an error that the user can mend ends it with exit code 2.
 
-    ``DYNREFER_TRACEBACK=1`` shows where it was raised.
+    SIGTERM and Ctrl-C end it with a line and 128 + the signal's number.
+    ``DYNREFER_TRACEBACK=1`` shows where an error was raised.
     """
     from dynrefer import distributed  # torch: only now that the arguments are known to be right
 
     try:
-        main(arguments)
-    except USER_ERRORS as error:
-        if os.environ.get("DYNREFER_TRACEBACK"):
+        with handling_signals(stop_at_once):
+            main(arguments)
+    except Stopped as stop:
+        if distributed.is_main():
+            print(stop, file=sys.stderr)
+        sys.exit(128 + stop.number)
+    except (*USER_ERRORS, RuntimeError) as error:
+        message = _message(error)
+        if message is None or os.environ.get("DYNREFER_TRACEBACK"):
             raise
-        print(f"error: {_message(error)}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     finally:
         distributed.stop()
 
 
-def _message(error: Exception) -> str:
-    """What the error says; of one from a DataLoader's worker, without the worker's traceback."""
+def _message(error: Exception) -> str | None:
+    """What the error says, and what is kept; None for one that no user can mend.
+
+    Of an error from a DataLoader's worker it is without the worker's traceback.
+    """
     text = str(error)
+    if isinstance(error, RuntimeError):  # torch raises it wherever the main process just is
+        from dynrefer.datasets.loading import killed_worker
+
+        killed = killed_worker(error)
+        if killed is None:
+            return None
+        text = str(killed)
     if text.startswith("Caught ") and " in DataLoader worker process" in text.splitlines()[0]:
         text = text.rpartition(f"\n{type(error).__name__}: ")[2]
-    return text.strip()
+    kept = getattr(error, "kept", None)
+    return f"{text.strip()}; {kept}" if kept else text.strip()

@@ -243,6 +243,9 @@ class RunConfig:
     ``task`` "dynrefer" chooses by the name of the evaluated dataset, as the release does; ``tasks``
     lists tasks explicitly. ``view_selectors`` maps a task to its own selector in evaluation.
     ``report_regions`` is how many regions a task the page of an evaluation shows; 0 for no page.
+    ``resume`` "auto" goes on from the newest whole checkpoint of ``output_dir``, and begins where
+    there is none; ``overwrite`` deletes the run that is there. ``loader_timeout`` is how many
+    seconds a batch may take before its loader counts as hanging; 0 for any time.
     """
 
     runner: str = "epoch"
@@ -262,11 +265,14 @@ class RunConfig:
     accum_grad_iters: int = count(1)
     split_size: int = count(20)
     num_workers: int = count(4, 0, 128)
+    loader_timeout: float = number(900, 0)
     seed: int = count(42, 0, 2**32 - 1)
     output_dir: str = MISSING
     amp: bool = True
     precision: str = choice("bf16", "fp32", "fp16")
+    resume: str | None = choice(None, "auto")
     resume_ckpt_path: str | None = None
+    overwrite: bool = False
     load_ckpt_path: Any = texts()
     evaluate: bool = False
     eval_dataset_name: str | None = None

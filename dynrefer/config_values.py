@@ -45,9 +45,10 @@ def count(default: int | None, least: int = 1, most: float = math.inf) -> Any:
     return number(default, least, most, whole=True)
 
 
-def choice(default: str, *others: str) -> Any:
-    """A key for one of some names."""
-    return field(default=default, metadata={"valid": Valid(names=(default, *others))})
+def choice(default: str | None, *others: str) -> Any:
+    """A key for one of some names; or for none, where that is the default."""
+    names = others if default is None else (default, *others)
+    return field(default=default, metadata={"valid": Valid(names=names)})
 
 
 def texts() -> Any:

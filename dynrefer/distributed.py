@@ -1,6 +1,9 @@
 """Processes: set-up from torchrun's environment, gathers, and samplers that split work exactly."""
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -50,6 +53,7 @@ def start(device: str, timeout_minutes: float = 60) -> torch.device:
         raise ValueError("run.device is 'cuda' but torch sees no GPU; set run.device=cpu or auto")
     if "WORLD_SIZE" not in os.environ:
         return torch.device(device)
+    end_with_parent()
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
@@ -64,6 +68,13 @@ def start(device: str, timeout_minutes: float = 60) -> torch.device:
             "another with `torchrun --master_port PORT`, or a free one with `torchrun --standalone`"
         ) from error
     return torch.device(device)
+
+
+def end_with_parent() -> None:
+    """Has Linux kill this process when its parent dies: a rank does not outlive torchrun."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def stop() -> None:

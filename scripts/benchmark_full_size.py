@@ -41,8 +41,8 @@ from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.shapes.language import write_vocabularies
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.runners.epoch_runner import parameter_groups
 from dynrefer.runners.precision import autocast
+from dynrefer.runners.updates import parameter_groups
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "base" / "models"
 

@@ -71,7 +71,8 @@ from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder
-from dynrefer.runners.logs import make_output_dir, set_up_logging
+from dynrefer.runners.logs import set_up_logging
+from dynrefer.runners.run_folder import make_output_dir
 from dynrefer.runners.schedules import Schedule, cosine_by_step
 from dynrefer.vocabulary import Vocabularies
 

@@ -34,17 +34,14 @@ pretrain() {
 }
 
 train() { # configuration, folder of its run
-    local config=$1 output=$2 options=()
+    local config=$1 output=$2
     if [[ -f $output/$result ]]; then
         echo "trained and evaluated already: $output/$result (--fresh repeats it)"
         return
     fi
-    if [[ -e $output/checkpoints/last ]]; then
-        options=("run.resume_ckpt_path=$output/checkpoints/last")
-    fi
     # One process a core, two at most; the global batch stays 16, so the result does too.
     .venv/bin/torchrun --standalone --nproc_per_node="$processes" train.py --cfg-path "$config" \
-        --options run.batch_size_train=$((16 / processes)) ${options[@]+"${options[@]}"}
+        --options run.resume=auto run.batch_size_train=$((16 / processes))
 }
 
 compare() {

@@ -1,4 +1,8 @@
+import os
 import socket
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -131,14 +135,34 @@ def test_a_port_in_use_is_named(monkeypatch):
         for name, value in (("RANK", 0), ("WORLD_SIZE", 2), ("LOCAL_RANK", 0)):
             monkeypatch.setenv(name, str(value))
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setattr(distributed, "end_with_parent", lambda: None)
         monkeypatch.setenv("MASTER_PORT", str(port))
         with pytest.raises(ConnectionError, match=rf"127.0.0.1:{port}: .*\n.*--master_port PORT"):
             start("cpu")
     assert distributed.world_size() == 1
 
 
+def test_a_process_ends_with_its_parent():
+    """A rank, or a worker of a loader, does not outlive who started it."""
+    code = (
+        "import os, subprocess, sys, time; from dynrefer.distributed import end_with_parent; "
+        "end_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    starter = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    assert parent.stdout.read() == ""  # its end: the child is gone
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(child, 0)
+            time.sleep(0.05)
+
+
 def test_incomplete_environment(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "end_with_parent", lambda: None)
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConnectionError, match="RANK"):

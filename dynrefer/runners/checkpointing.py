@@ -3,14 +3,20 @@
     checkpoints/step-00000120/trainable.safetensors   parameters that training changes
                               frozen.safetensors      the others, where no file holds them
                               state.pt                optimiser, scaler, generators, position
-                              config.yaml
-    checkpoints/last, best                            links to such folders
+                              config.yaml, SHA256SUMS
+    checkpoints/last, previous, best                  links to such folders
+    checkpoints/evaluated.json                        the last checkpoint that was evaluated
 
-Weights are written as ``save_pretrained`` writes them. A folder is complete before a link
-points to it, and links are replaced in one step: at any moment ``last`` is a whole checkpoint.
+Weights are written as ``save_pretrained`` writes them. A folder is whole and on the disk before a
+link points to it, links are replaced in one step, and only then older folders go: at any moment,
+after a power cut too, ``last`` is a whole checkpoint. ``previous`` is the one before, should the
+disk lose bytes of ``last``.
 """
 
+import json
+import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +26,18 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dynrefer.checkpoints.files import FROZEN, TRAINABLE, open_checkpoint, read_checkpoint
-from dynrefer.checkpoints.folders import new_folder, write_tensors
+from dynrefer.checkpoints.folders import CHECKSUMS, new_folder, verify_folder, write_tensors
 from dynrefer.checkpoints.formats import FORMATS
 from dynrefer.checkpoints.loading import load_state, split_trainable
 from dynrefer.distributed import barrier, gather_objects, is_main, rank, world_size
+from dynrefer.files import sync, write_text
 from dynrefer.models import pretrained
 from dynrefer.models.dynrefer import DynRefer
 
-LINKS = ("last", "best")
+logger = logging.getLogger(__name__)
+
+LINKS = ("last", "previous", "best")
+STATE, EVALUATED = "state.pt", "evaluated.json"
 
 
 @dataclass
@@ -46,57 +56,130 @@ def save_checkpoint(
     config: DictConfig,
     position: Position,
     training: dict[str, Any],
-    links: tuple[str, ...] = ("last",),
+    before: Path | None = None,
 ) -> Path:
-    """Writes a checkpoint and moves the links to it.
+    """Writes a checkpoint, has ``last`` point to it, and removes what no link names any more.
 
     Args:
         directory: the run's ``checkpoints`` folder.
         model: without DistributedDataParallel around it.
-        training: state dicts of optimiser and scaler.
-        links: of "last" and "best".
+        training: plain values and tensors beside position and generators, e.g. the optimiser's.
+        before: the run's checkpoint before this one, for ``previous``.
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        FloatingPointError: a weight is not finite; nothing is written.
+        OSError: the folder cannot be written; ``last`` is what it was.
     """
     generators = gather_objects(_generator_state())
+    folder = gather_objects(_free_name(directory, f"step-{position.global_step:08d}"))[0]
+    trainable, frozen = split_trainable(model)
+    _check_finite(trainable)
     if is_main():
-        folder = _free_name(directory, f"step-{position.global_step:08d}")
-        trainable, frozen = split_trainable(model)
         frozen = pretrained.without_source(frozen, config.model, model.pretrained_names)
         with new_folder(folder) as part:
             for stem, tensors in ((TRAINABLE, trainable), (FROZEN, frozen)):
                 write_tensors(part, stem, tensors.items())
             state = {"position": vars(position), "generators": generators, **training}
-            torch.save(state, part / "state.pt")
+            with (part / STATE).open("wb") as file:
+                torch.save(state, file)
             own = config.copy()
             if any(name.startswith("vision.") for name in trainable):
                 own.model.vision.checkpoint = None  # its weights are in this checkpoint
             pretrained.save_run_config(model, own, part)
-        for link in links:
-            _point(directory / link, folder)
+        if before is not None and before.is_dir():
+            point(directory / "previous", before)
+        point(directory / "last", folder)
         _remove_unlinked(directory)
     barrier()
-    return (directory / links[0]).resolve()
+    return folder
+
+
+def point(link: Path, folder: Path) -> None:
+    """Has a link point to a folder beside it, in one step."""
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.name, target_is_directory=True)
+    temporary.replace(link)
+    sync(link.parent)
+
+
+def note_evaluated(directory: Path, folder: Path, best_score: float) -> None:
+    """Writes down that a checkpoint was evaluated, and the best score up to it."""
+    content = {"checkpoint": folder.name, "best_score": best_score}
+    write_text(directory / EVALUATED, json.dumps(content) + "\n")
+
+
+def evaluated_score(folder: Path) -> float | None:
+    """The best score up to a checkpoint, where it was the last one to be evaluated."""
+    path = folder.resolve().parent / EVALUATED
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    is_it = content.get("checkpoint") == folder.resolve().name
+    return content["best_score"] if is_it else None
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The newest whole checkpoint of a run; None where there is none at all.
+
+    Says which ones cannot be used, and why.
+
+    Raises:
+        ValueError: there are checkpoints, and none is whole.
+    """
+    reasons = []
+    for folder in _newest_first(directory):
+        try:
+            check_whole(folder)
+        except (ValueError, OSError) as error:
+            reasons.append(str(error))
+            logger.warning("%s is passed over: %s", folder, error)
+        else:
+            return folder
+    if reasons:
+        raise ValueError(
+            f"{directory} holds no whole checkpoint; run.overwrite=true starts anew: {reasons[0]}"
+        )
+    return None
+
+
+def check_whole(folder: Path) -> None:
+    """Raises ValueError or OSError where a checkpoint is not what a run wrote."""
+    for name in (STATE, CHECKSUMS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no checkpoint at {folder} ({name} is missing)")
+    verify_folder(folder)
+
+
+def _newest_first(directory: Path) -> Iterator[Path]:
+    links = [directory / link for link in ("last", "previous")]
+    if not links[0].exists() and any(directory.glob("step-*")):
+        logger.warning("%s is missing", links[0])
+    folders = [link.resolve() for link in links if link.exists()]
+    yield from dict.fromkeys([*folders, *sorted(directory.resolve().glob("step-*"), reverse=True)])
 
 
 def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, Any]]:
     """Loads weights and generators to resume from; returns the position and the training state.
 
+    ``processes`` is added to the latter: the number of those that wrote it. Where there are more
+    now, the others' generators stay as they are.
+
     Raises:
-        FileNotFoundError, ValueError: no checkpoint, another architecture, or another number of
-            processes than it was written with.
+        FileNotFoundError, ValueError: no checkpoint, or one of another architecture.
     """
     load_state(model, open_checkpoint(path), FORMATS["dynrefer"], source=str(path))
-    state = read_checkpoint(path / "state.pt")
+    state = read_checkpoint(path / STATE)
     generators = state.pop("generators")
+    if rank() < len(generators):
+        _restore_generators(generators[rank()])
     if len(generators) != world_size():
-        raise ValueError(
-            f"{path} was written by {len(generators)} processes and cannot be resumed by "
-            f"{world_size()}; the global batches would differ"
-        )
-    _restore_generators(generators[rank()])
-    return Position(**state.pop("position")), state
+        logger.warning(
+            "%s was written by %d processes and goes on with %d: the batches are the same, "
+            "dropout draws other numbers", path, len(generators), world_size(),
+        )  # fmt: skip
+    return Position(**state.pop("position")), {**state, "processes": len(generators)}
 
 
 def _generator_state() -> dict[str, Any]:
@@ -112,23 +195,26 @@ def _restore_generators(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _free_name(directory: Path, name: str) -> Path:
-    """A folder of that name, or of that name and a number: ``last`` may still point to the first.
+def _check_finite(tensors: dict[str, torch.Tensor]) -> None:
+    if torch.isfinite(nn.utils.get_total_norm(tensors.values())):
+        return
+    names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    raise FloatingPointError(
+        f"{len(names)} of {len(tensors)} weights are not finite ({', '.join(names[:3])}, ...); no "
+        "checkpoint is made of them"
+    )
 
-    Two checkpoints of one step arise at the end of an epoch, before and after its evaluation.
+
+def _free_name(directory: Path, name: str) -> Path:
+    """A folder of that name, or of that name and a number: a link may point to the first.
+
+    A step comes a second time where a run went on from the checkpoint before.
     """
     folder, number = directory / name, 1
     while folder.exists():
         number += 1
         folder = directory / f"{name}.{number}"
     return folder
-
-
-def _point(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name, target_is_directory=True)
-    temporary.replace(link)
 
 
 def _remove_unlinked(directory: Path) -> None:

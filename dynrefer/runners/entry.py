@@ -28,7 +28,8 @@ from dynrefer.runners.evaluation import (
     score_file,
     tasks_of,
 )
-from dynrefer.runners.logs import make_output_dir, metric_table, set_up_logging
+from dynrefer.runners.logs import metric_table, set_up_logging
+from dynrefer.runners.run_folder import CHECKPOINTS, claimed_folder, make_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +51,19 @@ def train_main(arguments: argparse.Namespace) -> None:
         _evaluate_model(config, list(config.run.valid_splits))
         return
     device = _start(config, training=True)
-    output_dir = make_output_dir(Path(require(config, "run.output_dir")))
+    with claimed_folder(config) as output_dir:
+        _train(config, device, output_dir)
+
+
+def _train(config: DictConfig, device: torch.device, output_dir: Path) -> None:
     build_runner = registry.get("runner", config.run.runner)
     vocabularies = load_vocabularies(config.model)
     training_data(config, vocabularies.tags)
     check_evaluation(config, [*config.run.valid_splits, *config.run.test_splits], vocabularies)
-    if is_main():
-        OmegaConf.save(config, output_dir / "config.yaml")
     model = _model(config, device)
     build_runner(config, model, output_dir).train()
     if config.run.test_splits:
-        checkpoints = output_dir / "checkpoints"
+        checkpoints = output_dir / CHECKPOINTS
         best = checkpoints / ("best" if (checkpoints / "best").exists() else "last")
         load_weights(model, best)
         for split in config.run.test_splits:

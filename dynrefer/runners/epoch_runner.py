@@ -1,6 +1,8 @@
 """The training loop: epochs, ranks, checkpoints, logs."""
 
 import logging
+import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,8 +12,6 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dynrefer.config import ConfigError, to_plain
 from dynrefer.datasets.batch import RegionBatch
@@ -22,36 +22,35 @@ from dynrefer.datasets.builders import (
     build_view_selector,
     data_sources,
 )
-from dynrefer.datasets.loading import start_loading
+from dynrefer.datasets.loading import make_loader, start_loading
 from dynrefer.distributed import (
     TrainingBatchSampler,
     is_main,
     mean_over_processes,
     world_size,
 )
-from dynrefer.models.dynrefer import DynRefer, Losses
+from dynrefer.models.dynrefer import DynRefer
+from dynrefer.progress import Progress
 from dynrefer.registry import registry
-from dynrefer.runners.checkpointing import Position, load_checkpoint, save_checkpoint
+from dynrefer.runners.checkpointing import (
+    Position,
+    evaluated_score,
+    load_checkpoint,
+    note_evaluated,
+    point,
+    save_checkpoint,
+)
 from dynrefer.runners.evaluation import Metrics, evaluate, headline, tasks_of
 from dynrefer.runners.logs import RunLog, metric_table
-from dynrefer.runners.precision import autocast, autocast_dtype
+from dynrefer.runners.precision import autocast
+from dynrefer.runners.resuming import check_same_data, checkpoint_to_resume, tell_changes
+from dynrefer.runners.run_folder import CHECKPOINTS, LOG, begin
 from dynrefer.runners.schedules import Schedule
+from dynrefer.runners.updates import Updates
+from dynrefer.stopping import Stopped, StopRequest, handling_signals
 from dynrefer.vocabulary import TagVocabulary
 
 logger = logging.getLogger(__name__)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters for AdamW; decay as published, by dimensions and parts of the name."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            exempt = parameter.ndim < 2 or any(part in name for part in ("bias", "ln", "bn"))
-            groups[not exempt].append(parameter)
-    return [
-        {"params": groups[True], "weight_decay": weight_decay},
-        {"params": groups[False], "weight_decay": 0.0},
-    ]
 
 
 def training_data(config: DictConfig, tags: TagVocabulary) -> RegionDatasets:
@@ -97,7 +96,7 @@ class EpochRunner:
 
     def __init__(self, config: DictConfig, model: DynRefer, output_dir: Path) -> None:
         self.config, self.run, self.model = config, config.run, model
-        self.output_dir = output_dir
+        self.output_dir, self.checkpoints = output_dir, output_dir / CHECKPOINTS
         self.tasks = tasks_of(config)
         if self.run.save_every and self.run.save_every % self.run.accum_grad_iters:
             raise ConfigError(
@@ -108,16 +107,7 @@ class EpochRunner:
         self.sampler = TrainingBatchSampler(
             len(self.dataset), self.run.batch_size_train, self.run.seed
         )
-        groups = parameter_groups(model, self.run.weight_decay)
-        if not any(group["params"] for group in groups):
-            raise ConfigError("every part of the model is frozen (model.freeze); nothing to train")
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=self.run.init_lr,
-            betas=(0.9, self.run.beta2),
-        )
-        needs_scaler = autocast_dtype(config, model.device) == torch.float16
-        self.scaler = torch.amp.GradScaler(model.device.type, enabled=needs_scaler)
+        self.updates = Updates(config, model)
         self.learning_rate = registry.get("lr_schedule", self.run.lr_sched)(
             Schedule(
                 self.run.init_lr,
@@ -129,140 +119,177 @@ class EpochRunner:
             )
         )
         self.position = Position()
+        self.saved: Path | None = None  # this run's newest checkpoint
+        self.stop = StopRequest(insists=world_size() == 1)
         self.wrapped: nn.Module = model
         if world_size() > 1:
             devices = [model.device] if model.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(model, device_ids=devices)
 
     def train(self) -> Metrics:
-        """Runs the remaining epochs; returns the metrics of the last evaluation."""
-        if self.run.resume_ckpt_path:
-            self.resume(Path(self.run.resume_ckpt_path))
-        log = RunLog(self.output_dir, to_plain(self.config), self.run.wandb)
+        """Runs the remaining epochs; returns the metrics of the last evaluation.
+
+        Raises:
+            Stopped: by SIGTERM or Ctrl-C; a checkpoint was saved.
+            FloatingPointError: a loss, or the gradients of many steps in a row, are not finite.
+        """
+        path = checkpoint_to_resume(self.config, self.output_dir)
+        if path is not None:
+            self.resume(path)
+        begin(self.config, self.output_dir)
+        if self.saved is not None and is_main():  # what came after it is not part of the run
+            point(self.checkpoints / "last", self.saved)
+        plain, place = to_plain(self.config), (self.position.epoch, self.position.step)
+        self.log = RunLog(self.output_dir / LOG, plain, self.run.wandb, place)
         metrics: Metrics = {}
         try:
-            for epoch in range(self.position.epoch, self.run.max_epoch):
-                self._train_epoch(epoch, log)
-                metrics = self._evaluate_epoch(epoch, log) or metrics
+            with handling_signals(self.stop):
+                for epoch in range(self.position.epoch, self.run.max_epoch):
+                    self._train_epoch(epoch)
+                    metrics = self._evaluate_epoch(epoch) or metrics
+        except Stopped as stop:
+            raise Stopped(stop.number, self.kept()) from None
+        except Exception as error:
+            error.kept = self.kept()  # for entry_point's message
+            raise
         finally:
-            log.close()
+            self.log.close()
         return metrics
 
+    def kept(self) -> str:
+        """What there is of the run, and how to go on with it."""
+        if self.saved is None:
+            return "no checkpoint is written yet"
+        return f"{self.saved} is whole; the same command with run.resume=auto goes on from it"
+
     def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint, exactly as if training had not stopped."""
-        self.position, training = load_checkpoint(path, self.model)
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
-        if not (self.output_dir / "checkpoints" / "best").exists():
+        """Goes on from a checkpoint, exactly as if training had not stopped.
+
+        Raises:
+            ValueError: the data would come in another order, or other parameters train.
+        """
+        self.position, state = load_checkpoint(path, self.model)
+        check_same_data(path, state, self.config, len(self.dataset))
+        self.updates.load_state_dict(state["updates"], path)
+        score = evaluated_score(path)
+        if score is not None:
+            self.position.epoch, self.position.step = self.position.epoch + 1, 0
+            self.position.best_score = score
+        if not (self.checkpoints / "best").exists():
             # The best so far lies in another run's folder: this one keeps the best of its own.
             self.position.best_score = float("-inf")
-        if self.position.step > len(self.sampler):
-            raise ValueError(
-                f"{path} stands at step {self.position.step} of an epoch that has "
-                f"{len(self.sampler)} now; run.batch_size_train or the data are others"
-            )
-        logger.info("resumed %s at epoch %d", path, self.position.epoch)
+        if path.resolve().parent == self.checkpoints.resolve():
+            self.saved = path.resolve()
+        logger.info("%s: epoch %d, step %d", path, self.position.epoch + 1, self.position.step)
+        tell_changes(path, state["config"], self.config)
 
-    def save(self, links: tuple[str, ...] = ("last",)) -> None:
+    def save(self) -> None:
         """Writes a checkpoint at the present position."""
-        training = {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+        self.log.sync()
+        state = {
+            "updates": self.updates.state_dict(),
+            "samples": len(self.dataset),
+            "config": to_plain(self.config),
         }
-        save_checkpoint(
-            self.output_dir / "checkpoints",
-            self.model,
-            self.config,
-            self.position,
-            training,
-            links,
+        self.saved = save_checkpoint(
+            self.checkpoints, self.model, self.config, self.position, state, self.saved
         )
 
     def _batches(self, epoch: int) -> Iterator[RegionBatch]:
         self.dataset.set_epoch(epoch)
         self.sampler.set_position(epoch, self.position.step)
-        return start_loading(
-            DataLoader(
-                self.dataset,
-                batch_sampler=self.sampler,
-                num_workers=self.run.num_workers,
-                collate_fn=RegionBatch.collate,
-                pin_memory=self.model.device.type == "cuda",
-                # A generator of its own: the loader must not move the model's random numbers.
-                generator=torch.Generator().manual_seed(self.run.seed + epoch),
-            )
-        )
+        device, seed = self.model.device, self.run.seed + epoch
+        sampling = {"batch_sampler": self.sampler}
+        return start_loading(make_loader(self.dataset, self.run, device, seed, **sampling))
 
-    def _train_epoch(self, epoch: int, log: RunLog) -> None:
+    def _train_epoch(self, epoch: int) -> None:
         self.model.train()
         steps = len(self.sampler)
-        progress = tqdm(
+        bar = Progress(
             self._batches(epoch),
             desc=f"epoch {epoch + 1}/{self.run.max_epoch}",
             initial=self.position.step,
             total=steps,
             unit="step",
-            disable=not is_main(),
         )
         began, regions = time.perf_counter(), 0
-        for step, batch in enumerate(progress, start=self.position.step):
+        self.stop.waits = True
+        for step, batch in enumerate(bar, start=self.position.step):
             rate = self.learning_rate(epoch, step)
-            losses = self._step(batch, step, rate)
+            losses, signal_number = self._step(batch, step, rate)
             self.position.step = step + 1
             self.position.global_step += 1
             regions += len(batch) * world_size()
             if step % self.run.log_freq == 0 or step + 1 == steps:
-                seconds = time.perf_counter() - began
-                values = {
-                    name: mean_over_processes(value).item() for name, value in vars(losses).items()
-                }
-                log.write(
-                    {"epoch": epoch, "step": step, "lr": rate, **values}
-                    | {"regions_per_second": round(regions / seconds, 2)}
+                self.log.write(
+                    {"epoch": epoch, "step": step, "lr": rate, **losses}
+                    | {"regions_per_second": round(regions / (time.perf_counter() - began), 2)}
+                    | ({"skipped": self.updates.skipped} if self.updates.skipped else {})
                 )
-                progress.set_postfix(loss=f"{values['total']:.3f}", refresh=False)
-            if self.run.save_every and (step + 1) % self.run.save_every == 0:
+            bar.set_postfix(loss=f"{losses['total']:.3f}", refresh=False)
+            due = self.run.save_every and (step + 1) % self.run.save_every == 0
+            if due or signal_number or step + 1 == steps:
                 self.save()
-        self.position.epoch, self.position.step = epoch + 1, 0
+            if signal_number:
+                raise Stopped(signal_number)
+        self.stop.waits = False
+        if self.stop.number:  # after the last step
+            raise Stopped(self.stop.number)
 
-    def _step(self, batch: RegionBatch, step: int, rate: float) -> Losses:
-        """Forward, backward and, at the end of an accumulation, the update."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def _step(self, batch: RegionBatch, step: int, rate: float) -> tuple[dict[str, float], int]:
+        """Forward, backward and, at the end of an accumulation, the update.
+
+        Returns:
+            The losses, as means over the processes; and after an update the number of the signal
+            that one of the processes got, else 0.
+        """
+        self.updates.set_rate(rate)
         size = self.run.accum_grad_iters
         in_group = min(size, len(self.sampler) - step // size * size)
         last = (step % size) + 1 == in_group
         keep_local = world_size() > 1 and not last
         with self.wrapped.no_sync() if keep_local else nullcontext():
             with autocast(self.config, self.model.device):
-                losses = self.wrapped(batch.to(self.model.device, non_blocking=True))
-            self.scaler.scale(losses.total / in_group).backward()
+                losses = vars(self.wrapped(batch.to(self.model.device, non_blocking=True)))
+            self.updates.scaler.scale(losses["total"] / in_group).backward()
+        values = {name: loss.detach().float() for name, loss in losses.items()}
         if last:
-            if self.run.max_grad_norm is not None:
-                self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.run.max_grad_norm)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
-        return losses
+            values["norm"] = self.updates.gradient_norm()
+            values["signal"] = torch.full_like(values["norm"], self.stop.number)
+        # One exchange and one wait for the device; all processes come to the same decisions.
+        means = mean_over_processes(torch.stack([*values.values()])).tolist()
+        shared = dict(zip(values, means, strict=True))
+        if last:
+            where = f"epoch {self.position.epoch + 1}, step {step + 1}, learning rate {rate:g}"
+            self.updates.apply(values["norm"], math.isfinite(shared.pop("norm")), where)
+        # Processes may have got different signals, or none yet.
+        stopped = self.stop.number or signal.SIGTERM if shared.pop("signal", 0) else 0
+        return shared, stopped
 
-    def _evaluate_epoch(self, epoch: int, log: RunLog) -> Metrics:
-        """Evaluates where the epoch is due, and writes the checkpoint of the epoch.
+    def _evaluate_epoch(self, epoch: int) -> Metrics:
+        """Evaluates where the epoch is due, after which ``best`` may point to its checkpoint.
 
         The best epoch is the one with the highest mean score over ``run.valid_splits``.
         """
         last_epoch = epoch + 1 == self.run.max_epoch
         due = last_epoch or (epoch + 1) % self.run.eval_every == 0
-        links: tuple[str, ...] = ("last",)
         metrics: Metrics = {}
         scores: list[float] = []
         for split in self.run.valid_splits if due else ():
             metrics = evaluate(self.config, self.model, split, self.output_dir, f"epoch{epoch + 1}")
             scores.append(headline(metrics, self.tasks))
-            log.write({"epoch": epoch, "split": split, "score": scores[-1], "metrics": metrics})
+            self.log.write(
+                {"epoch": epoch, "split": split, "score": scores[-1], "metrics": metrics}
+            )
             logger.info("%s after epoch %d:\n%s", split, epoch + 1, metric_table(metrics))
-        if scores and sum(scores) / len(scores) > self.position.best_score:
+        is_best = bool(scores) and sum(scores) / len(scores) > self.position.best_score
+        if is_best:
             self.position.best_score = sum(scores) / len(scores)
-            links = ("last", "best")
-        self.save(links)
+        if self.saved is None:  # it goes on from the end of an epoch in another run's folder
+            self.save()
+        if is_main():
+            if is_best:
+                point(self.checkpoints / "best", self.saved)
+            note_evaluated(self.checkpoints, self.saved, self.position.best_score)
+        self.position.epoch, self.position.step = epoch + 1, 0
         return metrics

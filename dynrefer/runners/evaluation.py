@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dynrefer.config import ConfigError
-from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import (
     DatasetRequest,
     RegionDatasets,
@@ -23,9 +19,10 @@ from dynrefer.datasets.builders import (
     instances_file,
     open_annotations,
 )
-from dynrefer.datasets.loading import start_loading
+from dynrefer.datasets.loading import make_loader, start_loading
 from dynrefer.distributed import EvaluationSampler, gather_objects, is_main
 from dynrefer.models.dynrefer import DynRefer, RegionPrediction
+from dynrefer.progress import Progress
 from dynrefer.registry import registry
 from dynrefer.runners.precision import autocast
 from dynrefer.runners.report import JudgedTask, data_facts, write_results
@@ -162,23 +159,19 @@ def predict_split(
 ) -> list[RegionPrediction]:
     """Predictions of all regions of a split, gathered from all processes, in no fixed order."""
     dataset = _dataset(config, split, selector, model.vocabularies)
-    loader = DataLoader(
+    loader = make_loader(
         dataset,
+        config.run,
+        model.device,
+        config.run.seed,
         batch_size=config.run.batch_size_eval,
         sampler=EvaluationSampler(len(dataset)),
-        num_workers=config.run.num_workers,
-        collate_fn=RegionBatch.collate,
-        pin_memory=model.device.type == "cuda",
-        # Loaders draw from a generator of their own, so that training's random numbers stay put.
-        generator=torch.Generator().manual_seed(config.run.seed),
     )
     decoders = frozenset().union(*(task.decoders for task in tasks))
     predictions: list[RegionPrediction] = []
     model.eval()
     label = f"predict {evaluated_dataset(config)} {split}"
-    batches = start_loading(loader)
-    disabled = not is_main()
-    for batch in tqdm(batches, desc=label, total=len(loader), unit="batch", disable=disabled):
+    for batch in Progress(start_loading(loader), desc=label, total=len(loader), unit="batch"):
         for chunk in batch.to(model.device, non_blocking=True).chunks(config.run.split_size):
             with autocast(config, model.device):
                 predictions += model.predict(chunk, decoders)

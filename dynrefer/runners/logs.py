@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dynrefer.distributed import is_main, rank
-from dynrefer.files import write_text
+from dynrefer.files import sync, write_text, writing
 from dynrefer.tasks.published import SOURCE
 
 
@@ -28,14 +28,24 @@ class RunLog:
     """Appends records to ``log.jsonl`` and passes them to wandb; the main process alone writes.
 
     Args:
-        output_dir: folder of the run.
+        path: of the file.
         config: the whole configuration, for wandb.
         use_wandb: also log to wandb (``pip install dynrefer[wandb]``).
+        begins_at: (epoch, step) at which the run begins or goes on. Records from there on are of
+            steps that come again and are taken out, as is a line that was cut off.
     """
 
-    def __init__(self, output_dir: Path, config: Mapping[str, Any], use_wandb: bool) -> None:
-        self.path = output_dir / "log.jsonl"
+    def __init__(
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        use_wandb: bool,
+        begins_at: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.path = path
         self._wandb = None
+        if is_main() and path.is_file():
+            write_text(path, "".join(_lines_before(path, begins_at)))
         if use_wandb and is_main():
             try:
                 import wandb
@@ -43,16 +53,21 @@ class RunLog:
                 raise ImportError(
                     "run.wandb is true but wandb is missing: pip install wandb"
                 ) from error
-            self._wandb = wandb.init(project="dynrefer", dir=output_dir, config=dict(config))
+            self._wandb = wandb.init(project="dynrefer", dir=path.parent, config=dict(config))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds one record."""
         if not is_main():
             return
-        with self.path.open("a", encoding="utf-8") as lines:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
         if self._wandb is not None:
             self._wandb.log(dict(record))
+
+    def sync(self) -> None:
+        """Returns when all records are on the disk."""
+        if is_main() and self.path.is_file():
+            sync(self.path)
 
     def close(self) -> None:
         """Ends the wandb run."""
@@ -60,23 +75,15 @@ class RunLog:
             self._wandb.finish()
 
 
-def make_output_dir(path: Path) -> Path:
-    """Makes the folder of a run and checks that files can be written there.
-
-    Raises:
-        PermissionError: it cannot; the message names run.output_dir.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise PermissionError(
-            f"run.output_dir '{path}' cannot be written ({error}); choose another folder with "
-            "--options run.output_dir=DIR"
-        ) from error
-    return path
+def _lines_before(path: Path, place: tuple[int, int]) -> Iterator[str]:
+    """The lines of a log up to (epoch, step); an evaluation comes after its epoch's last step."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the process ended while it wrote
+        if line.endswith("\n") and (record["epoch"], record.get("step", math.inf)) < place:
+            yield line
 
 
 def write_json(path: Path, content: Any) -> None:

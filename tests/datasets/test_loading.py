@@ -3,16 +3,26 @@
 import ctypes
 import gc
 import multiprocessing
+import os
 import platform
+import signal
+import time
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
 from dynrefer.datasets import loading
-from dynrefer.datasets.loading import _return_large_blocks, start_loading
+from dynrefer.datasets.batch import RegionBatch
+from dynrefer.datasets.loading import (
+    _return_large_blocks,
+    killed_worker,
+    make_loader,
+    start_loading,
+)
 
 BLOCK = 8 << 20
 
@@ -57,7 +67,7 @@ def resident():
 
 def grow_and_free(kept):
     """What stays of freed blocks with small ones in between that are still in use."""
-    _return_large_blocks(0)  # without it all of them
+    _return_large_blocks()  # without it all of them
     malloc = ctypes.CDLL(None).malloc
     malloc.restype = ctypes.c_void_p
     del bytearray(BLOCK)[:]  # freed: from here on glibc takes such blocks from its heap
@@ -81,25 +91,6 @@ def test_freed_blocks_are_given_back():
     process.join()
 
 
-class Prepared:
-    """Says whether the process that reads it was prepared."""
-
-    prepared = False
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, i):
-        return Prepared.prepared
-
-
-def test_workers_are_prepared(monkeypatch):
-    prepare = lambda worker: setattr(Prepared, "prepared", True)  # noqa: E731
-    monkeypatch.setattr(loading, "_return_large_blocks", prepare)
-    assert bool(*start_loading(DataLoader(Prepared(), num_workers=1)))
-    assert not Prepared.prepared
-
-
 def test_workers_do_not_hang_where_opencv_had_threads():
     """A fork of a process whose OpenCV has threads hangs once in 50 times, or each second time."""
     threads = cv2.getNumThreads()
@@ -118,3 +109,71 @@ class ThreadsOfOpenCV:
 
     def __getitem__(self, i):
         return cv2.getNumThreads()
+
+
+class Slow:
+    """Numbers, of which the second never comes; or whose worker is killed by it."""
+
+    def __init__(self, killed):
+        self.killed = killed
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        if i == 1 and self.killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if i == 1:
+            time.sleep(60)
+        return i
+
+
+def test_a_loader_that_hangs_is_ended_and_its_worker_named(monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # until it is shot
+    loader = DataLoader(Slow(killed=False), num_workers=2, timeout=1)
+    batches = start_loading(loader)
+    assert int(next(batches)) == 0
+    with pytest.raises(
+        TimeoutError, match=r"for 1 s \(run.loader_timeout\): worker 1 \(process \d"
+    ):
+        next(batches)
+
+
+def test_a_killed_worker_speaks_of_memory():
+    """Torch raises in the main process wherever it is, or where it waits for the batch."""
+    with pytest.raises((RuntimeError, ChildProcessError)) as raised:
+        list(start_loading(DataLoader(Slow(killed=True), num_workers=1)))
+    error = raised.value
+    told = error if isinstance(error, ChildProcessError) else killed_worker(error)
+    assert "was killed, most likely because the memory is used up: lower run.num_w" in str(told)
+    assert killed_worker(RuntimeError("another one")) is None
+
+
+class Prepared:
+    """Says whether the process that reads it leads a session, and was prepared."""
+
+    blocks = False
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        return os.getsid(0) == os.getpid(), Prepared.blocks
+
+
+def test_workers_are_prepared(monkeypatch):
+    """Signals of the terminal do not reach them, and they return large blocks."""
+    monkeypatch.setattr(loading, "_return_large_blocks", lambda: setattr(Prepared, "blocks", True))
+    ((alone, blocks),) = start_loading(DataLoader(Prepared(), num_workers=1))
+    assert bool(alone) and bool(blocks) and not Prepared.blocks
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_loader_of_a_run(workers):
+    run = OmegaConf.create({"num_workers": workers, "loader_timeout": 7})
+    data = TensorDataset(torch.arange(3))
+    loader = make_loader(data, run, torch.device("cuda"), 5, batch_size=2)
+    assert (loader.num_workers, loader.timeout) == (workers, 7 * workers)
+    assert loader.pin_memory and loader.batch_size == 2 and loader.generator.initial_seed() == 5
+    assert loader.collate_fn == RegionBatch.collate
+    assert not make_loader(data, run, torch.device("cpu"), 5).pin_memory

@@ -18,9 +18,7 @@ def files(tmp_path_factory):
     """A folder with checkpoint, image and mask."""
     folder = tmp_path_factory.mktemp("demo")
     config = tiny_config(folder)
-    save_checkpoint(
-        folder / "checkpoints", tiny_model(config), config, Position(), {}, ("last", "best")
-    )
+    save_checkpoint(folder / "checkpoints", tiny_model(config), config, Position(), {})
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
     mask = np.zeros((50, 60), dtype=np.uint8)
@@ -31,7 +29,7 @@ def files(tmp_path_factory):
 
 
 def arguments_for(files, *more):
-    checkpoint = str(files / "checkpoints" / "best")
+    checkpoint = str(files / "checkpoints" / "last")
     return ["--image", str(files / "image.png"), "--checkpoint", checkpoint, *map(str, more)]
 
 
@@ -48,7 +46,7 @@ def test_json_and_picture(files, tmp_path):
     regions = json.loads(result.stdout)
     assert [region["id"] for region in regions] == [0, 1]
     assert [region["box"] for region in regions] == [[1, 2, 20, 30], [20, 10, 45, 40]]
-    predictor = RegionPredictor.from_checkpoint(files / "checkpoints" / "best", "cpu")
+    predictor = RegionPredictor.from_checkpoint(files / "checkpoints" / "last", "cpu")
     expected = predictor.predict(
         files / "image.png", [[1, 2, 20, 30], [20, 10, 45, 40]], controls=[["red", "star"]] * 2
     )

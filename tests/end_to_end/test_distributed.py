@@ -126,11 +126,17 @@ def test_evaluation_by_two_processes_is_evaluation_by_one(trained_by_two, here, 
     assert metrics[0] == metrics[1]
 
 
-def test_resuming_with_another_number_of_processes(trained_by_two, run_file, refused, tmp_path):
+def test_resuming_with_another_number_of_processes(
+    trained_by_two, run_file, here, tmp_path, caplog
+):
+    """One process takes the global batches of two."""
     out, _ = trained_by_two
-    options = [f"run.resume_ckpt_path={out}/checkpoints/last", f"run.output_dir={tmp_path}"]
-    told = refused(train_main, run_file, *options)
-    assert "was written by 2 processes and cannot be resumed by 1" in told
+    last = f"run.resume_ckpt_path={out}/checkpoints/last"
+    options = [f"run.output_dir={tmp_path}", "run.max_epoch=2", "run.batch_size_train=4"]
+    here(train_main, run_file, last, *options, *NO_DROPOUT)
+    steps = len(log_records(out))
+    assert [r["step"] for r in log_records(tmp_path)] == list(range(steps))
+    assert {record["epoch"] for record in log_records(tmp_path)} == {1}
 
 
 def test_an_error_in_one_process_ends_the_run(trained_by_two, world, tmp_path):

@@ -92,9 +92,27 @@ def test_training_without_evaluation_still_ends_with_the_test(run_file, here, tm
     assert (tmp_path / "metrics-shapes-test-last.json").is_file()
 
 
-def test_going_on_from_a_checkpoint(trained, run_file, here, tmp_path):
-    out, _ = trained
-    last = out / "checkpoints" / "last"
-    options = [f"run.resume_ckpt_path={last}", "run.max_epoch=2", f"run.output_dir={tmp_path}"]
-    here(train_main, run_file, QUICK_TASKS, *options)
-    assert {record["epoch"] for record in log_records(tmp_path)} == {1}
+def test_a_folder_that_holds_a_run(trained, run_file, here, refused, tmp_path):
+    """Refused as it is; gone on with, which finds all epochs done; or deleted."""
+    out = tmp_path / "output"
+    shutil.copytree(trained[0], out, symlinks=True)
+    options = [f"run.output_dir={out}", "run.test_splits=[test]", QUICK_TASKS]
+
+    def files():
+        paths = [path for path in out.rglob("*") if path.is_file() and path.name != ".lock"]
+        return {path: path.stat().st_mtime_ns for path in paths}
+
+    before = files()
+    told = refused(train_main, run_file, *options)
+    assert "run.resume=auto" in told and "run.output_dir=DIR" in told and "overwrite=true" in told
+    told = refused(train_main, run_file, *options, "run.resume=auto", "run.seed=3")
+    assert "run.seed was 42, is 3" in told
+    assert files() == before
+    log = (out / "log.jsonl").read_text()
+    (out / "metrics-shapes-test-best.json").unlink()
+    here(train_main, run_file, *options, "run.resume=auto")
+    assert (out / "log.jsonl").read_text() == log
+    assert (out / "metrics-shapes-test-best.json").is_file()
+    here(train_main, run_file, f"run.output_dir={out}", "run.overwrite=true", *QUICK)
+    assert len(log_records(out)) < len(log.splitlines()) - 1
+    assert not (out / "metrics-shapes-test-best.json").exists()

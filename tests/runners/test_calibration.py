@@ -1,6 +1,5 @@
 import json
 import logging
-from pathlib import Path
 
 import pytest
 
@@ -125,12 +124,12 @@ def test_a_fingerprint_depends_on_weights_and_annotations(make_config, tmp_path)
     assert len(set(keys)) == 4
 
 
-def test_points_have_the_scores_of_an_evaluation(make_config, model, tmp_path):
-    config = make_config(TASKS)
-    selectors = grid(3, [0.0, 0.4, 1.0])
-    points = measure_all(config, model, "val", selectors, tmp_path / "points.jsonl")
+def test_points_have_the_scores_of_an_evaluation(make_config, model, tmp_path, caplog):
+    selectors = grid(3, [0.0, 0.4])
+    with caplog.at_level(logging.INFO):
+        points = measure_all(make_config(TASKS), model, "val", selectors, tmp_path / "p.jsonl")
     assert [point.selector for point in points] == selectors
-    for point in (points[0], points[2]):
+    for point in points:
         views = f"{{name: {point.selector.name}, ratios: {point.selector.ratios or 'null'}}}"
         same = make_config(TASKS, f"run.view_selector={views}", "run.report_regions=0")
         metrics = evaluate(same, model, "val", tmp_path, "x")
@@ -138,40 +137,33 @@ def test_points_have_the_scores_of_an_evaluation(make_config, model, tmp_path):
             "attribute_detection": metrics["attribute_detection"]["mAP all"],
             "region_recognition": metrics["region_recognition"]["accuracy"],
         }
-    assert len({point.scores["attribute_detection"] for point in points}) > 2
+    assert points[0].scores["attribute_detection"] != points[1].scores["attribute_detection"]
+    assert "image prior: attribute_detection" in caplog.text and "(1 of 2, " in caplog.text
+    assert "0 0.4: attribute_detection" in caplog.text and "(2 of 2, 0.0 min left)" in caplog.text
 
 
 def test_it_goes_on_where_it_stopped(make_config, model, tmp_path, monkeypatch):
     config, path = make_config(TASKS), tmp_path / "points.jsonl"
     selectors, measured = grid(3, [0.2, 0.4, 1.0]), []
-    measure = calibration.measure
 
-    def counted(config, model, split, selector, truth):
+    def measure(config, model, split, selector, truth):
         if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(selector)
-        return measure(config, model, split, selector, truth)
+        return Point(selector, {"t": float(len(name_of(selector)))})
 
-    monkeypatch.setattr(calibration, "measure", counted)
+    monkeypatch.setattr(calibration, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
         measure_all(config, model, "val", selectors, path)
     assert measured == selectors[:2] and len(path.read_text().splitlines()) == 2
     measured.clear()
     resumed = measure_all(config, model, "val", selectors, path)
     assert measured == selectors[2:]
+    assert [point.scores["t"] for point in resumed] == [11.0, 7.0, 5.0, 5.0]
     measured.clear()
     assert measure_all(config, model, "val", selectors, path) == resumed
-    whole = measure_all(config, model, "val", selectors[::-1], path)
-    assert whole == resumed[::-1] and not measured
-    monkeypatch.setattr(calibration, "measure", measure)
-    assert measure_all(config, model, "val", selectors, Path(tmp_path / "new.jsonl")) == resumed
-
-
-def test_progress_says_how_much_is_left(make_config, model, tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
-        measure_all(make_config(), model, "val", grid(2 + 1, [0.2, 1.0]), tmp_path / "p.jsonl")
-    assert "image prior: region_recognition" in caplog.text and "(1 of 2, " in caplog.text
-    assert "0.2 1: region_recognition" in caplog.text and "(2 of 2, 0.0 min left)" in caplog.text
+    assert measure_all(config, model, "val", selectors[::-1], path) == resumed[::-1]
+    assert not measured
 
 
 def test_a_task_without_its_headline_metric(make_config, model, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 import copy
+import math
 import os
+import resource
 
 import pytest
 import torch
@@ -7,11 +9,21 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import nn
 
+from dynrefer import files
 from dynrefer.checkpoints import folders
 from dynrefer.config import load_config
 from dynrefer.models import pretrained
 from dynrefer.runners import checkpointing
-from dynrefer.runners.checkpointing import Position, load_checkpoint, save_checkpoint
+from dynrefer.runners.checkpointing import (
+    LINKS,
+    Position,
+    evaluated_score,
+    load_checkpoint,
+    newest_checkpoint,
+    note_evaluated,
+    point,
+    save_checkpoint,
+)
 
 CONFIG = OmegaConf.create(
     {
@@ -42,8 +54,8 @@ def model():
     return module
 
 
-def save(directory, model, step, links=("last",), config=CONFIG, **training):
-    return save_checkpoint(directory, model, config, Position(0, step, step), training, links)
+def save(directory, model, step, before=None, config=CONFIG, **training):
+    return save_checkpoint(directory, model, config, Position(0, step, step), training, before)
 
 
 def steps(directory):
@@ -62,7 +74,7 @@ def test_round_trip(tmp_path, model):
     nn.init.zeros_(model[1].weight)
     torch.manual_seed(8)
     found, training = load_checkpoint(tmp_path / "last", model)
-    assert found == position and training == {"optimizer": {"lr": [1, 2.0]}}
+    assert found == position and training == {"optimizer": {"lr": [1, 2.0]}, "processes": 1}
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.rand(4), expected)
 
@@ -115,36 +127,95 @@ def test_a_trained_vision_tower_no_longer_needs_the_file_it_started_from(tmp_pat
 
 
 def test_links_move_and_what_no_link_names_goes(tmp_path, model):
-    save(tmp_path, model, 1, ("last", "best"))
-    save(tmp_path, model, 2)
-    assert steps(tmp_path) == ["step-00000001", "step-00000002"]
-    save(tmp_path, model, 3)
-    assert steps(tmp_path) == ["step-00000001", "step-00000003"]
-    assert os.readlink(tmp_path / "best") == "step-00000001"
-    save(tmp_path, model, 4, ("last", "best"))
-    assert steps(tmp_path) == ["step-00000004"]
+    first = save(tmp_path, model, 1)
+    point(tmp_path / "best", first)
+    second = save(tmp_path, model, 2, first)
+    assert os.readlink(tmp_path / "previous") == "step-00000001"
+    (tmp_path / ".step-00000009.part").mkdir()  # of a save that was killed
+    third = save(tmp_path, model, 3, second)
+    assert steps(tmp_path) == ["step-00000001", "step-00000002", "step-00000003"]
+    point(tmp_path / "best", third)
+    fourth = save(tmp_path, model, 4, third)
+    assert steps(tmp_path) == ["step-00000003", "step-00000004"]
+    links = {link: os.readlink(tmp_path / link) for link in LINKS}
+    assert links == {"last": fourth.name, "previous": third.name, "best": third.name}
+    assert save(tmp_path, model, 5, tmp_path / "elsewhere").name == "step-00000005"
 
 
 def test_a_second_checkpoint_of_a_step_does_not_touch_the_first(tmp_path, model, monkeypatch):
     """`last` is whole at any moment, also while the same step is written again."""
     first = save(tmp_path, model, 5)
     moments = []
-    move = checkpointing._point
+    move = checkpointing.point
 
-    def watch(link, target):
+    def watch(link, folder):
         moments.append((first / "state.pt").is_file() and (tmp_path / "last").resolve() == first)
-        move(link, target)
+        move(link, folder)
 
-    monkeypatch.setattr(checkpointing, "_point", watch)
+    monkeypatch.setattr(checkpointing, "point", watch)
     second = save(tmp_path, model, 5)
     assert moments == [True] and second != first
     assert steps(tmp_path) == [second.name] and (tmp_path / "last").resolve() == second
     assert save(tmp_path, model, 5) == first and steps(tmp_path) == [first.name]
 
 
-@pytest.mark.parametrize("broken", ["save_file", "torch.save", "_point"])
+def test_the_order_of_what_reaches_the_disk(tmp_path, model, monkeypatch):
+    """All files, then the folder's name, then `last`; older folders go after that. All wait."""
+    calls = []
+    first = save(tmp_path, model, 1)
+
+    def note(owner, name, label):
+        done = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **b: calls.append(label(*a)) or done(*a, **b))
+
+    note(files, "sync", lambda path: f"sync {path.name}")
+    note(checkpointing, "sync", lambda path: f"sync {path.name}")
+    note(checkpointing, "point", lambda link, folder: f"{link.name} -> {folder.name}")
+    note(checkpointing.shutil, "rmtree", lambda path: f"remove {path.name}")
+    monkeypatch.setattr(checkpointing, "barrier", lambda: calls.append("barrier"))
+    save(tmp_path, model, 2, first)
+    written = {"trainable.safetensors", "frozen.safetensors", "state.pt", "config.yaml"}
+    part = calls.index("sync .step-00000002.part")
+    assert set(calls[1:part]) == {f"sync {name}" for name in (*written, "SHA256SUMS")}
+    links = ["previous -> step-00000001", "last -> step-00000002"]
+    place = f"sync {tmp_path.name}"
+    assert calls[part + 1 :] == [place, links[0], place, links[1], place, "barrier"]
+    calls.clear()
+    save(tmp_path, model, 3, tmp_path / "step-00000002")
+    assert calls[-3:] == [place, "remove step-00000001", "barrier"]
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path, model):
+    first = save(tmp_path, model, 1)
+    model[0].weight.data[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"1 of 2 weights are not finite \(0.weight"):
+        save(tmp_path, model, 2, first)
+    assert (tmp_path / "last").resolve() == first and steps(tmp_path) == [first.name]
+
+
+def test_a_full_disk_keeps_the_last_one(tmp_path, model, monkeypatch):
+    first = save(tmp_path, model, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
+        with pytest.raises(OSError, match="step-00000002 cannot be written: the limit of file siz"):
+            save(tmp_path, model, 2, first, optimizer=torch.zeros(2**14))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert newest_checkpoint(tmp_path) == first and steps(tmp_path) == [first.name]
+
+
+def test_what_was_evaluated_is_noted(tmp_path, model):
+    first = save(tmp_path, model, 1)
+    assert evaluated_score(first) is None
+    note_evaluated(tmp_path, first, 4.5)
+    assert evaluated_score(first) == evaluated_score(tmp_path / "last") == 4.5
+    assert evaluated_score(save(tmp_path, model, 2, first)) is None
+
+
+@pytest.mark.parametrize("broken", ["save_file", "torch.save", "point"])
 def test_an_interrupted_write_leaves_the_last_one_whole(tmp_path, model, monkeypatch, broken):
-    save(tmp_path, model, 1, ("last", "best"))
+    save(tmp_path, model, 1)
     weight = model[0].weight.detach().clone()
 
     def stop(*_, **__):
@@ -157,17 +228,8 @@ def test_an_interrupted_write_leaves_the_last_one_whole(tmp_path, model, monkeyp
         save(tmp_path, model, 2)
     position, _ = load_checkpoint(tmp_path / "last", model)
     assert position.global_step == 1 and torch.equal(model[0].weight, weight)
-    save(tmp_path, model, 3, ("last", "best"))
+    save(tmp_path, model, 3)
     assert steps(tmp_path) == ["step-00000003"]
-
-
-def test_resuming_needs_as_many_processes(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(checkpointing, "gather_objects", lambda state: [state, state])
-    folder = save(tmp_path, model, 1)
-    with pytest.raises(ValueError, match="was written by 2 processes and cannot be resumed by 1"):
-        load_checkpoint(folder, model)
-    monkeypatch.setattr(checkpointing, "world_size", lambda: 2)
-    assert load_checkpoint(folder, model)[0].global_step == 1
 
 
 def test_checkpoints_that_cannot_be_resumed(tmp_path, model):

@@ -8,7 +8,6 @@ import pytest
 from dynrefer.runners import logs
 from dynrefer.runners.logs import (
     RunLog,
-    make_output_dir,
     metric_table,
     set_up_logging,
     write_json,
@@ -16,18 +15,49 @@ from dynrefer.runners.logs import (
 
 
 def test_records_are_appended(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = RunLog(path, {}, use_wandb=False)
     for number in (1, 2):
-        log = RunLog(tmp_path, {}, use_wandb=False)
         log.write({"step": number, "name": "ä"})
-        log.close()
-    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    log.sync()
+    log.close()
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_steps_that_come_again_stand_once(tmp_path):
+    """A run goes on at a step; a line that was cut off, or that repeats, does not stay."""
+    places = [(0, 0), (0, 1), (0, None), (1, 0), (1, 1), (1, 2), (1, None)]
+    records = [{"epoch": epoch, "split" if s is None else "step": s} for epoch, s in places]
+    lines = [json.dumps(record) + "\n" for record in records]
+    path = tmp_path / "log.jsonl"
+    for begins_at, kept in {
+        (0, 0): 0,
+        (0, 2): 2,
+        (1, 0): 3,
+        (1, 1): 4,
+        (1, 3): 6,
+        (2, 0): 7,
+    }.items():
+        path.write_text("".join(lines) + '{"epoch": 0, "step"')
+        log = RunLog(path, {}, False, begins_at)
+        assert path.read_text() == "".join(lines[:kept])
+        log.write({"epoch": 9})
+        assert path.read_text() == "".join(lines[:kept]) + '{"epoch": 9}\n'
+
+
+def test_a_full_disk_names_the_log(tmp_path):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    log = RunLog(tmp_path / "log.jsonl", {}, use_wandb=False)
+    with pytest.raises(OSError, match="log.jsonl cannot be written: no space left on the disk$"):
+        log.write({"epoch": 0})
 
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "is_main", lambda: False)
-    log = RunLog(tmp_path, {}, use_wandb=True)
+    log = RunLog(tmp_path / "log.jsonl", {}, use_wandb=True)
     log.write({"step": 1})
+    log.sync()
     log.close()
     assert not list(tmp_path.iterdir())
 
@@ -42,26 +72,20 @@ def test_wandb_gets_configuration_and_records(tmp_path, monkeypatch):
     run, given = Run(), {}
     stand_in = types.SimpleNamespace(init=lambda **options: given.update(options) or run)
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
-    log = RunLog(tmp_path, {"run": {"seed": 1}}, use_wandb=True)
+    log = RunLog(tmp_path / "log.jsonl", {"run": {"seed": 1}}, use_wandb=True)
     log.write({"step": 1})
     log.close()
-    assert given["config"] == {"run": {"seed": 1}} and run == [{"step": 1}, "finished"]
+    assert (
+        given["dir"] == tmp_path
+        and given["config"] == {"run": {"seed": 1}}
+        and run == [{"step": 1}, "finished"]
+    )
 
 
 def test_missing_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match="run.wandb is true but wandb is missing: pip install"):
-        RunLog(tmp_path, {}, use_wandb=True)
-
-
-def test_output_folder(tmp_path):
-    folder = make_output_dir(tmp_path / "a" / "b")
-    assert folder.is_dir() and not list(folder.iterdir())
-    make_output_dir(folder)
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(PermissionError, match=rf"run.output_dir '{path}' cannot be written"):
-            make_output_dir(path)
+        RunLog(tmp_path / "log.jsonl", {}, use_wandb=True)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
