@@ -7,6 +7,8 @@ the seconds that torch and the models take.
 import argparse
 import os
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,13 @@ USER_ERRORS = (ValueError, UnknownNameError, OSError, ImportError, FloatingPoint
 
 
 def plain_parser(usage: str | None) -> argparse.ArgumentParser:
-    """A parser whose help shows the command's docstring as it is written."""
+    """A parser whose help shows the command's docstring as it is written.
+
+    It comes before all imports that take seconds: libraries find a home then, and their warnings
+    about each other are not shown.
+    """
+    _have_home()
+    warnings.filterwarnings("ignore", category=FutureWarning)
     return argparse.ArgumentParser(
         description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,6 +65,14 @@ def entry_point(main: Callable[[argparse.Namespace], None], arguments: argparse.
         sys.exit(2)
     finally:
         distributed.stop()
+
+
+def _have_home() -> None:
+    """Gives a user without a home, as in containers, one for the caches of libraries."""
+    if os.path.expanduser("~") == "~":
+        home = Path(tempfile.gettempdir()) / f"dynrefer-{os.getuid()}"
+        home.mkdir(mode=0o700, exist_ok=True)
+        os.environ["HOME"] = str(home)
 
 
 def _message(error: Exception) -> str | None:

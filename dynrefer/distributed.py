@@ -1,6 +1,7 @@
 """Processes: set-up from torchrun's environment, gathers, and samplers that split work exactly."""
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Sampler
+
+logger = logging.getLogger(__name__)
 
 
 def world_size() -> int:
@@ -35,39 +38,69 @@ def barrier() -> None:
         dist.barrier()
 
 
-def start(device: str, timeout_minutes: float = 60) -> torch.device:
+def device_of(name: str, what: str) -> torch.device:
+    """The device of a name: "cuda", "cuda:1", "cpu", or "auto" (cuda where there is one).
+
+    Raises ValueError, which begins with ``what``, where it is none or is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    valid = "valid: auto, cpu, cuda, cuda:0, ..."
+    if kind not in ("cpu", "cuda") or (":" in name and not index.isdecimal()):
+        raise ValueError(f"{what} '{name}'; {valid}")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"{what} '{name}': torch sees {torch.cuda.device_count()} GPUs; {valid}")
+    return torch.device("cpu" if kind == "cpu" else name)
+
+
+def start(device: str, timeout_minutes: float = 60, join_minutes: float = 5) -> torch.device:
     """Joins the process group that torchrun describes and returns this process's device.
 
     Args:
-        device: "cuda", "cpu" or "auto" (cuda where there is one).
+        device: as for :func:`device_of`.
+        timeout_minutes: that one process waits for the others in training.
+        join_minutes: that it waits for them here.
 
     Raises:
-        ValueError: cuda is asked for and missing, or the device is unknown.
+        ValueError: the device or the number of processes is none.
         ConnectionError: the process group cannot be joined; the port is named, it may be taken.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not device.startswith(("cuda", "cpu")):
-        raise ValueError(f"run.device: '{device}'; valid: auto, cuda, cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("run.device is 'cuda' but torch sees no GPU; set run.device=cpu or auto")
-    if "WORLD_SIZE" not in os.environ:
-        return torch.device(device)
+    chosen = device_of(device, "run.device:")
+    count = os.environ.get("WORLD_SIZE", "1")
+    if not count.isdecimal() or int(count) < 1:
+        raise ValueError(f"WORLD_SIZE is '{count}' in the environment; valid is 1, 2, ...")
+    if int(count) == 1:
+        return chosen
     end_with_parent()
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    backend = "nccl" if device.startswith("cuda") else "gloo"
+    if device in ("auto", "cuda") and chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        logger.warning(
+            "waiting for %s processes at %s, %g minutes at most: WORLD_SIZE is set and torchrun "
+            "did not do it; unset it to run alone",
+            count,
+            address,
+            join_minutes,
+        )
     try:
-        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        joining = dist.rendezvous("env://", timeout=timedelta(minutes=join_minutes))
+        store, own_rank, size = next(iter(joining))
+        timeout = timedelta(minutes=timeout_minutes)
+        store.set_timeout(timeout)
+        dist.init_process_group(
+            backend, store=store, rank=own_rank, world_size=size, timeout=timeout
+        )
     except (RuntimeError, ValueError) as error:
-        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0]
         raise ConnectionError(
             f"cannot join the process group at {address}: {reason}\nIf the port is in use, choose "
             "another with `torchrun --master_port PORT`, or a free one with `torchrun --standalone`"
         ) from error
-    return torch.device(device)
+    return chosen
 
 
 def end_with_parent() -> None:

@@ -1,11 +1,17 @@
 """Files and folders that are put in place when they are whole, and on the disk."""
 
 import errno
+import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
+
+# Bytes; file systems take 255, and suffixes come behind it.
+LONGEST_STEM = 150
 
 # What is raised where no more can be written: a full disk, a quota, a limit of the shell.
 _FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up"}
@@ -15,6 +21,24 @@ _FULL[errno.EFBIG] = "the limit of file sizes is reached"
 def part_of(target: Path) -> Path:
     """Where a file or folder lies until it is whole."""
     return target.with_name(target.name + ".part")
+
+
+def file_stem(name: str) -> str:
+    """A name of any characters and any length as the beginning of a file's name.
+
+    Letters, digits and what files are commonly named with stay; the end of a long name becomes a
+    checksum.
+    """
+
+    def quoted(found: re.Match) -> str:
+        return quote(found[0], safe="", errors="surrogatepass")
+
+    safe = re.sub(r"[^\w .,+=@()\[\]-]", quoted, name)
+    safe = f"%2E{safe[1:]}" if safe.startswith(".") else safe
+    if len(safe.encode()) <= LONGEST_STEM:
+        return safe
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return safe.encode()[: LONGEST_STEM - 13].decode(errors="ignore") + f"-{digest}"
 
 
 def sync(path: Path) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from dynrefer.config import ConfigError
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import build_view_selector
+from dynrefer.distributed import device_of
 from dynrefer.processors.images import ImageError, decoded, to_rgb, upright
 from dynrefer.processors.masks import Mask, as_mask, mask_box
 from dynrefer.processors.region_image import RegionImageProcessor, RegionViews, check_boxes
@@ -120,7 +121,7 @@ class RegionPredictor:
             raise ConfigError(
                 "run.load_ckpt_path and model.pretrained are not set; predictions need weights"
             )
-        target = _device(device)
+        target = device_of(device, "device")
         selector = selector or build_view_selector(config.run.view_selector, config.model.num_views)
         model = build_model(config.model)
         model.view_selectors = view_selectors(config)
@@ -266,18 +267,3 @@ def _check_controls(controls: Sequence[Sequence[str]] | None, count: int) -> Non
     for index, words in enumerate(controls):
         if isinstance(words, str) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"controls {index} is {words!r:.60}; valid is a list of words")
-
-
-def _device(name: str) -> torch.device:
-    valid = "valid: auto, cpu, cuda, cuda:0, ..."
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device '{name}'; {valid}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device '{name}'; {valid}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device '{name}': torch sees {torch.cuda.device_count()} GPUs; {valid}")
-    return device

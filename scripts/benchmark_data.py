@@ -37,7 +37,6 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.batch import RegionBatch
@@ -49,6 +48,7 @@ from dynrefer.distributed import TrainingBatchSampler
 from dynrefer.processors.caption import CaptionProcessor
 from dynrefer.processors.control_words import ControlWordSampler
 from dynrefer.processors.region_image import RegionImageProcessor
+from dynrefer.progress import Progress
 from dynrefer.views.selectors import StochasticSelector
 from dynrefer.vocabulary import TagVocabulary
 
@@ -62,7 +62,7 @@ def make_files(folder: Path, count: int) -> list[str]:
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = [f"{number:06d}.jpg" for number in range(count)]
-    for name in tqdm(names, desc="images", leave=False):
+    for name in Progress(names, desc="images", leave=False):
         noise = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         pixels = cv2.GaussianBlur(noise, (0, 0), 1)
         cv2.imwrite(str(folder / "images" / name), pixels)

@@ -45,7 +45,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dynrefer import distributed
 from dynrefer.checkpoints.files import TRAINABLE
@@ -71,6 +70,7 @@ from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder
+from dynrefer.progress import Progress
 from dynrefer.runners.logs import set_up_logging
 from dynrefer.runners.run_folder import make_output_dir
 from dynrefer.runners.schedules import Schedule, cosine_by_step
@@ -231,7 +231,7 @@ def optimise(
         parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05
     )
     rate = cosine_by_step(Schedule(learning_rate, 0.0, 0.0, WARMUP_STEPS, 1, steps))
-    progress = tqdm(batches, title, total=steps, unit="step", disable=not is_main())
+    progress = Progress(batches, title, total=steps, unit="step")
     for step, batch in enumerate(progress):
         for group in optimizer.param_groups:
             group["lr"] = rate(0, step)
@@ -276,7 +276,7 @@ def encode_regions(model: DynRefer, config: DictConfig, images: int) -> tuple[Te
     )
     queries, captions = [], []
     model.eval()
-    for batch in tqdm(loader, "encoding regions", unit="batch", disable=not is_main()):
+    for batch in Progress(loader, "encoding regions", unit="batch"):
         queries.append(model.encode(batch.to(model.device)).flatten(1))
         captions += batch.captions
     return torch.cat(queries), captions

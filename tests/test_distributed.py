@@ -94,6 +94,7 @@ def test_evaluation_takes_each_sample_once(samples, world_size):
             sampler = EvaluationSampler(samples)
             part = list(sampler)
             assert len(part) == len(sampler) and abs(len(part) - samples / world_size) < 1
+            assert part == list(range(rank, samples, world_size))
             taken += part
     assert sorted(taken) == list(range(samples))
 
@@ -117,14 +118,45 @@ def test_start_without_torchrun(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
-def test_missing_gpu():
-    with pytest.raises(ValueError, match="torch sees no GPU; set run.device=cpu"):
-        start("cuda")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_missing_gpu(name):
+    with pytest.raises(ValueError, match=f"run.device: '{name}': torch sees 0 GPUs; valid: auto"):
+        start(name)
 
 
-def test_unknown_device():
-    with pytest.raises(ValueError, match="run.device: 'gpu'; valid: auto, cuda, cpu"):
-        start("gpu")
+@pytest.mark.parametrize("name", ["gpu", "cudax", "cuda:x", "cpu:", "mps", ""])
+def test_unknown_device(name):
+    with pytest.raises(ValueError, match=f"run.device: '{name}'; valid: auto, cpu, cuda, cuda:0"):
+        start(name)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two", ""])
+def test_a_number_of_processes_that_is_none(monkeypatch, count):
+    monkeypatch.setenv("WORLD_SIZE", count)
+    with pytest.raises(ValueError, match=f"WORLD_SIZE is '{count}' in the environment"):
+        start("cpu")
+
+
+def test_a_rank_without_peers_runs_alone(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert start("cpu") == torch.device("cpu") and distributed.world_size() == 1
+
+
+def test_peers_that_never_come(monkeypatch, caplog):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 2), ("MASTER_PORT", port)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ConnectionError, match=f"127.0.0.1:{port}: Timed out"):
+        start("cpu", join_minutes=0.02)
+    assert f"waiting for 2 processes at 127.0.0.1:{port}" in caplog.text
+    assert distributed.world_size() == 1
 
 
 def test_a_port_in_use_is_named(monkeypatch):

@@ -6,6 +6,7 @@ import torch
 from dynrefer import files
 from dynrefer.files import (
     check_writable,
+    file_stem,
     part_of,
     put_in_place,
     whole_file,
@@ -124,3 +125,29 @@ def test_what_can_be_written_is_checked_without_a_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OSError, match="a.json cannot be written: Permission denied"):
         check_writable(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["vg1.2-val-epoch3", "Bilder_ü 中 (1)", "a+b=c@d,e [f]"])
+def test_common_names_are_files_names(name):
+    assert file_stem(name) == name
+
+
+def test_names_of_any_characters_and_length_become_files(tmp_path):
+    names = [
+        "../../etc/passwd",
+        "a/b",
+        "a%2Fb",
+        ".hidden",
+        "a\0b",
+        "\n",
+        "*?",
+        "x" * 300,
+        "x" * 301,
+    ]
+    names += ["中" * 200, "\ud83d", "a:b", ".", ".."]
+    stems = [file_stem(name) for name in names]
+    assert len(set(stems)) == len(names)
+    for stem in stems:
+        path = tmp_path / f"{stem}-with-a-suffix.jsonl.part"
+        path.write_text(stem)
+        assert path.parent == tmp_path and not path.name.startswith(".")

@@ -14,7 +14,8 @@ COMMANDS = sorted(
 
 # One process for all of them: what one imports would be found with the next, too.
 CHECK = """
-import importlib, runpy, sys
+import importlib, os, runpy, sys, tempfile, warnings
+from dynrefer import command_line
 
 def forbid(name, *heavy):
     print(name, *(module for module in heavy if module in sys.modules), file=sys.stderr)
@@ -30,6 +31,17 @@ importlib.import_module("dynrefer.predictor")
 forbid("dynrefer.predictor", "timm", "torchvision", "transformers", "peft", "matplotlib")
 importlib.import_module("dynrefer.runners.entry")
 forbid("dynrefer.runners.entry", "peft", "matplotlib")
+
+def main(home):
+    warnings.warn("an argument of a library's has a new name", FutureWarning)
+    assert os.path.expanduser("~") == home
+
+command_line.plain_parser(None)
+command_line.entry_point(main, os.environ["HOME"])
+del os.environ["HOME"]
+os.path.expanduser = lambda path: path.replace("~", os.environ.get("HOME", "~"))
+command_line.plain_parser(None)
+command_line.entry_point(main, f"{tempfile.gettempdir()}/dynrefer-{os.getuid()}")
 """
 
 

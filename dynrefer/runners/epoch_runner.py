@@ -107,6 +107,11 @@ class EpochRunner:
         self.sampler = TrainingBatchSampler(
             len(self.dataset), self.run.batch_size_train, self.run.seed
         )
+        if self.run.accum_grad_iters > len(self.sampler):
+            raise ConfigError(
+                f"run.accum_grad_iters: {self.run.accum_grad_iters}; valid is at most the steps of "
+                f"an epoch, {len(self.sampler)}"
+            )
         self.updates = Updates(config, model)
         self.learning_rate = registry.get("lr_schedule", self.run.lr_sched)(
             Schedule(

@@ -21,6 +21,7 @@ from dynrefer.datasets.builders import (
 )
 from dynrefer.datasets.loading import make_loader, start_loading
 from dynrefer.distributed import EvaluationSampler, gather_objects, is_main
+from dynrefer.files import file_stem
 from dynrefer.models.dynrefer import DynRefer, RegionPrediction
 from dynrefer.progress import Progress
 from dynrefer.registry import registry
@@ -119,7 +120,7 @@ def evaluate(
         Metrics by task; on other processes than the main one too.
     """
     truth = ground_truth(config, split, model.vocabularies)
-    stem = f"{evaluated_dataset(config)}-{split}-{label}"
+    stem = file_stem(f"{evaluated_dataset(config)}-{split}-{label}")
     metrics: Metrics = {}
     judged: list[JudgedTask] = []
     views: list[str] = []

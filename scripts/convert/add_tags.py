@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dynrefer.command_line import plain_parser
 from dynrefer.datasets.annotations.tagging import (
     Annotation,
@@ -23,6 +21,7 @@ from dynrefer.datasets.annotations.tagging import (
     write_annotations,
 )
 from dynrefer.datasets.convert.command import add_parser_arguments, exit_code
+from dynrefer.progress import Progress
 from dynrefer.vocabulary import load_tags
 
 _CHUNK_BYTES = 1 << 24
@@ -84,7 +83,7 @@ def add_tags(arguments: argparse.Namespace) -> Counts:
     tagged = tag_annotations(
         annotations, vocabulary, arguments.parser, arguments.processes, arguments.synonyms
     )
-    with tqdm(counts.count(tagged), total=total, unit=" regions", unit_scale=True) as progress:
+    with Progress(counts.count(tagged), total=total, unit=" regions", unit_scale=True) as progress:
         write_annotations(arguments.out, members, progress)
     return counts
 

@@ -47,7 +47,7 @@ from tests.processes import run_script
             "this machine's disk; `python scripts/download_assets.py eva_clip_psz14` fetches it to",
         ),
         (["run.precision=fp12"], "run.precision: fp12; valid is bf16, fp32, fp16"),
-        (["run.device=tpu"], "run.device: 'tpu'; valid: auto, cuda, cpu"),
+        (["run.device=tpu"], "run.device: 'tpu'; valid: auto, cpu, cuda"),
         (["model.vocabulary.tags=none.txt"], "no file at none.txt"),
         (["model.vision.name=vit_tiny"], "model.vision: timm cannot build 'vit_tiny'"),
     ],

@@ -192,7 +192,9 @@ def _index_places(source: Path, policy: str) -> tuple[Path, Path]:
     """Where an index may lie: beside the file, else in the user's cache directory."""
     status = source.stat()
     key = f"{LAYOUT}:{status.st_size}:{status.st_mtime_ns}:{policy}"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynrefer"
+    home = Path(os.path.expanduser("~"))  # stays "~" for a user without one
+    own = home / ".cache" if home.is_absolute() else Path(tempfile.gettempdir())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or own) / "dynrefer"
     beside = source.with_name(_index_name(source, key))
     return beside, cache / _index_name(source, f"{key}:{source.resolve()}")
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from dynrefer.datasets.shapes import language
 from dynrefer.datasets.shapes.layout import relate, sample_layout
 from dynrefer.datasets.shapes.rendering import Figure, background, draw, visible_part
 from dynrefer.files import put_in_place
+from dynrefer.progress import Progress
 from dynrefer.workers import worker_pool
 
 VERSION = 5
@@ -163,8 +163,8 @@ def _write_split(folder: Path, split: str, count: int, seed: int, progress: bool
     image_folder = folder / "images" / split
     image_folder.mkdir(parents=True)
     write = functools.partial(_write_image, split, image_folder, seed)
-    bar = tqdm(_each(write, count), f"shapes {split}", count, unit="image", disable=not progress)
-    written = list(bar)
+    each = _each(write, count)
+    written = list(Progress(each, f"shapes {split}", count, unit="image", disable=not progress))
     annotations = [annotation for _, regions in written for annotation in regions]
     document = {
         "dataset": {"name": f"shapes {split}", "image_root": f"images/{split}"},

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dynrefer.checksums import sha256_of
 from dynrefer.datasets.annotations.index import AnnotationIndex
@@ -26,6 +25,7 @@ from dynrefer.datasets.shards.reading import (
     read_manifest,
 )
 from dynrefer.files import part_of, write_atomically, write_text
+from dynrefer.progress import Progress
 from dynrefer.vocabulary import read_json
 
 PLAN = "plan.json"
@@ -76,7 +76,7 @@ def write_shards(
         return _counts(folder, written=0)
     _check_images(index, images)
     shards, table, written = [], [], 0
-    with tqdm(total=len(images), desc=folder.name, unit=" images", disable=not progress) as bar:
+    with Progress(total=len(images), desc=folder.name, unit=" images", disable=not progress) as bar:
         for first in range(0, len(images), images_per_shard):
             part = images[first : first + images_per_shard]
             path = folder / f"shard-{len(shards):06d}.tar"

@@ -17,13 +17,12 @@ from open_clip.model import QuickGELU
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor
-from tqdm import tqdm
 
 from dynrefer.checkpoints.loading import open_source
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.checkpoints.tokenizers import load_tokenizer
-from dynrefer.distributed import is_main
 from dynrefer.models.parts import Part
+from dynrefer.progress import Progress
 from dynrefer.registry import registry
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -50,12 +49,8 @@ class TextEncoder(Part, ABC):
     def embed_vocabulary(self, phrases: Sequence[str]) -> Tensor:
         """Embeds many phrases in batches, [P, width] float32, whatever the precision of the run."""
         starts = range(0, len(phrases), BATCH)
-        bar = tqdm(
-            starts,
-            f"embedding {len(phrases)} phrases",
-            unit="batch",
-            disable=len(starts) <= SILENT or not is_main(),
-        )
+        label = f"embedding {len(phrases)} phrases"
+        bar = Progress(starts, label, unit="batch", disable=len(starts) <= SILENT)
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             return torch.cat([self(phrases[start : start + BATCH]).float() for start in bar])
 
