@@ -36,7 +36,7 @@ def test_tags_and_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
     assert [line[-1] for line in lines[1:]] == ["2", "1", "1", "1.00", "0.50"]
-    assert "3/3" in printed.err.replace("3.00", "3")
+    assert printed.err == ""  # a bar is for terminals, and for what takes minutes
 
 
 def test_it_runs_as_a_script_with_workers_and_own_synonyms(folder: Path) -> None:
