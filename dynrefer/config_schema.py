@@ -207,7 +207,9 @@ class BuildInfoConfig:
     split to COCO's or LVIS's instances file, for box AP; ``max_imgs`` limits the images read. Where
     the annotations of a split are boxes of a detector, ``ground_truth`` maps it to the annotation
     file that they are judged by. ``shards`` maps a split to shards folders that take the place of
-    its annotation files and images, for ``builder: dynrefer_shards``.
+    its annotation files and images, for ``builder: dynrefer_shards``. ``bad_records`` "skip" leaves
+    out, and counts, what "strict" raises for: records, and images that cannot be read;
+    ``check_images`` opens the header of every image first.
     """
 
     builder: str = "dynrefer"
@@ -223,6 +225,7 @@ class BuildInfoConfig:
     max_imgs: float = number(1e7, 1, whole=True)
     max_objs: float = number(1e7, 1, whole=True)
     bad_records: str = choice("strict", "skip")
+    check_images: bool = False
     full_drop_ratio: float = number(0.5, 0, 1)
     drop_ratio: float = number(0.5, 0, 1)
 

@@ -1,5 +1,6 @@
 """Datasets from configurations."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from torch.utils.data import ConcatDataset
 
 from dynrefer.config import ConfigError
 from dynrefer.datasets.annotations.index import AnnotationIndex
+from dynrefer.datasets.images import summary_of, unreadable_images
 from dynrefer.datasets.region_dataset import RegionDataset
 from dynrefer.datasets.shards.reading import open_shards
+from dynrefer.distributed import gather_objects
 from dynrefer.processors.control_words import ControlWordSampler
 from dynrefer.registry import registry
 from dynrefer.views.selectors import ViewSelector
 from dynrefer.vocabulary import TagVocabulary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,22 @@ class RegionDatasets(ConcatDataset):
         """Moves the random choices of every part to those of ``epoch``."""
         for part in self.datasets:
             part.set_epoch(epoch)
+
+    def report_unreadable(self) -> list[list[int]]:
+        """Positions by part of the images that no process could read so far; warns of them."""
+        if not any(part.skip_images for part in self.datasets):
+            return [[] for _ in self.datasets]
+        everywhere = zip(*gather_objects([part.unreadable for part in self.datasets]), strict=True)
+        found = [sorted(set().union(*positions)) for positions in everywhere]
+        for part, positions in zip(self.datasets, found, strict=True):
+            if positions:
+                faults = unreadable_images(part.index, positions)
+                for position in positions:  # only its pixels show what is wrong with it
+                    faults.setdefault(position, f"{part.index.image(position).path} is damaged")
+                logger.warning(
+                    "%s: %s", part.index.source, summary_of(faults, part.index.num_images)
+                )
+        return found
 
 
 def build_view_selector(config: DictConfig, num_views: int) -> ViewSelector:
@@ -132,6 +153,8 @@ def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
     for path in annotation_files(request.config, request.name, request.split):
         index = open_annotations(request.config, path, request.training)
         counts = index.region_counts[: image_limit(request.config)]
+        if info.check_images:
+            _check_image_files(index, np.flatnonzero(counts), not skips_bad_records(request.config))
         samples = counts.sum() if request.training else np.count_nonzero(counts)
         if not samples:
             raise ConfigError(
@@ -148,9 +171,25 @@ def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
                 control_words=control_words if request.training else None,
                 seed=request.seed,
                 max_samples=int(samples),
+                skip_images=skips_bad_records(request.config),
             )
         )
     return RegionDatasets(parts)
+
+
+def _check_image_files(index: AnnotationIndex, positions: np.ndarray, strict: bool) -> None:
+    faults = unreadable_images(index, positions.tolist())
+    if not faults:
+        return
+    message = f"{index.source}: {summary_of(faults, len(positions))}"
+    if strict:
+        raise ValueError(f"{message}; 'bad_records: skip' leaves them out")
+    logger.warning("%s", message)
+
+
+def skips_bad_records(config: DictConfig) -> bool:
+    """Whether records and images that cannot be used are left out, ``build_info.bad_records``."""
+    return config.build_info.bad_records == "skip"
 
 
 def image_limit(config: DictConfig) -> int:

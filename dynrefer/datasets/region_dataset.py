@@ -4,15 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dynrefer.datasets.annotations.index import AnnotationIndex, ImageRecord, RegionRecord
+from dynrefer.datasets.annotations.index import AnnotationIndex, RegionRecord
 from dynrefer.datasets.batch import RegionSample
+from dynrefer.datasets.images import read_image
 from dynrefer.processors.control_words import ControlWordSampler
-from dynrefer.processors.images import open_image, orientation
+from dynrefer.processors.images import ImageError
 from dynrefer.processors.region_image import RegionImageProcessor
 from dynrefer.vocabulary import TagVocabulary
+
+MAX_TRIES = 100  # images drawn in the place of one that cannot be read
 
 
 class RegionDataset(Dataset[RegionSample]):
@@ -29,6 +33,9 @@ class RegionDataset(Dataset[RegionSample]):
         control_words: draws control words in training; None leaves them empty.
         seed: start of every random choice.
         max_samples: keeps the first so many samples; None for all.
+        skip_images: what to do about an image that cannot be read: False raises; True notes it in
+            ``unreadable`` and gives no region by image, and by region the sample of another
+            position, drawn from (seed, epoch, position) too.
 
     A region with several captions gives one at random by region and the first by image.
     """
@@ -43,6 +50,7 @@ class RegionDataset(Dataset[RegionSample]):
         control_words: ControlWordSampler | None = None,
         seed: int = 0,
         max_samples: int | None = None,
+        skip_images: bool = False,
     ) -> None:
         if by not in ("region", "image"):
             raise ValueError(f"by is {by!r}, must be 'region' or 'image'")
@@ -64,8 +72,10 @@ class RegionDataset(Dataset[RegionSample]):
         self._images = np.flatnonzero(index.region_counts) if by == "image" else None
         available = len(index) if self._images is None else len(self._images)
         self._length = available if max_samples is None else min(available, max_samples)
-        # In shared memory, so that workers that outlive an epoch see the new number.
+        self.skip_images = skip_images
+        # In shared memory: workers that outlive an epoch see its number, and all note images.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._unreadable = torch.zeros(index.num_images, dtype=torch.bool).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Moves the random choices to those of another epoch."""
@@ -82,36 +92,56 @@ class RegionDataset(Dataset[RegionSample]):
         """
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} is outside 0..{len(self) - 1}")
+        rng = self._rng(i)
+        sample = self._read(i)
+        if sample is None and self._images is not None:
+            return self._sample(Image.new("RGB", (1, 1)), [], [], rng)
+        tries = 0
+        while sample is None:
+            sample, tries = self._read(int(rng.integers(len(self)))), tries + 1
+            if sample is None and tries == MAX_TRIES:
+                raise ValueError(f"{self.index.source}: none of {tries} images drawn can be read")
+        return sample
+
+    @property
+    def unreadable(self) -> list[int]:
+        """Positions in ``index`` of the images that could not be read so far."""
+        return self._unreadable.nonzero().flatten().tolist()
+
+    def _rng(self, i: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, int(self._epoch), i])
+
+    def _read(self, i: int) -> RegionSample | None:
+        """Sample ``i``; None where its image cannot be read and such images are skipped."""
         if self._images is None:
             positions = range(i, i + 1)
-            image = self.index.image(self.index.image_of_region(i))
+            place = self.index.image_of_region(i)
         else:
-            positions = self.index.regions_of_image(int(self._images[i]))
-            image = self.index.image(int(self._images[i]))
+            place = int(self._images[i])
+            positions = self.index.regions_of_image(place)
+        image = self.index.image(place)
         regions = [self.index.region(position) for position in positions]
-        rng = np.random.default_rng([self.seed, int(self._epoch), i])
         try:
-            return self._sample(image, regions, rng)
+            pixels = read_image(self.index, image)
+            return self._sample(pixels, regions, [image.id] * len(regions), self._rng(i))
         except (ValueError, OSError) as error:
+            if self.skip_images and isinstance(error, ImageError):
+                self._unreadable[place] = True
+                return None
             ids = ", ".join(repr(region.id) for region in regions)
             where = f"{self.index.source}: image id {image.id!r}, region ids {ids}"
             raise ValueError(f"{where}: {error}") from error
 
     def _sample(
-        self, image: ImageRecord, regions: list[RegionRecord], rng: np.random.Generator
+        self,
+        pixels: Image.Image,
+        regions: list[RegionRecord],
+        image_ids: list[int | str],
+        rng: np.random.Generator,
     ) -> RegionSample:
-        pixels = open_image(image.path)
-        if pixels.size != (image.width, image.height):
-            found, recorded = "{} x {}".format(*pixels.size), f"{image.width} x {image.height}"
-            message = f"{image.path} has {found} pixels, its record says {recorded}"
-            if orientation(pixels) > 4 and pixels.size == (image.height, image.width):
-                message += (
-                    "; that is its size after the turn that its EXIF orientation "
-                    f"({orientation(pixels)}) asks of viewers: boxes must be those of the stored "
-                    "pixels, or the file must be saved upright"
-                )
-            raise ValueError(message)
-        views = self.image_processor(pixels, np.array([region.box for region in regions]), rng)
+        views = self.image_processor(
+            pixels, np.array([region.box for region in regions]).reshape(-1, 4), rng
+        )
         tag_sets = [self._tag_indices(region) for region in regions]
         captions = [self.caption_processor(self._caption(region, rng)) for region in regions]
         control_words = [
@@ -121,7 +151,7 @@ class RegionDataset(Dataset[RegionSample]):
         return RegionSample(
             views=views,
             ids=[region.id for region in regions],
-            image_ids=[image.id] * len(regions),
+            image_ids=image_ids,
             captions=captions,
             control_words=control_words,
             tags=self._tag_rows(tag_sets),

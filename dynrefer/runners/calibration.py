@@ -15,6 +15,7 @@ import dynrefer
 from dynrefer.assets import local_path
 from dynrefer.config import ConfigError, to_plain
 from dynrefer.config_schema import SelectorConfig
+from dynrefer.datasets.builders import skips_bad_records
 from dynrefer.distributed import gather_objects, is_main
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.runners.evaluation import (
@@ -145,6 +146,8 @@ def measure(
     predictions = predict_split(config, model, split, OmegaConf.structured(selector), tasks)
     if not is_main():
         return Point(selector, {})
+    if skips_bad_records(config.datasets[evaluated_dataset(config)]):
+        truth = truth.of_readable_images({prediction.id for prediction in predictions})
     metrics = score(tasks, {one.id: asdict(one) for one in predictions}, truth)
     for task in tasks:
         if task.headline not in metrics[task.name]:

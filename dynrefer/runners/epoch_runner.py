@@ -238,6 +238,7 @@ class EpochRunner:
             if signal_number:
                 raise Stopped(signal_number)
         self.stop.waits = False
+        self.dataset.report_unreadable()
         if self.stop.number:  # after the last step
             raise Stopped(self.stop.number)
 

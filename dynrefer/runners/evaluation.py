@@ -18,6 +18,7 @@ from dynrefer.datasets.builders import (
     image_limit,
     instances_file,
     open_annotations,
+    skips_bad_records,
 )
 from dynrefer.datasets.loading import make_loader, start_loading
 from dynrefer.distributed import EvaluationSampler, gather_objects, is_main
@@ -129,6 +130,8 @@ def evaluate(
         began = time.perf_counter()
         predictions = predict_split(config, model, split, selector, tasks)
         seconds += time.perf_counter() - began
+        if skips_bad_records(config.datasets[evaluated_dataset(config)]):
+            truth = truth.of_readable_images({prediction.id for prediction in predictions})
         views.append(_views(selector, tasks))
         if is_main():
             suffix = f"-{number + 1}" if number else ""
@@ -176,6 +179,7 @@ def predict_split(
         for chunk in batch.to(model.device, non_blocking=True).chunks(config.run.split_size):
             with autocast(config, model.device):
                 predictions += model.predict(chunk, decoders)
+    dataset.report_unreadable()
     return [prediction for part in gather_objects(predictions) for prediction in part]
 
 

@@ -75,13 +75,14 @@ class Section:
 
 def data_facts(dataset: str, split: str, truth: GroundTruth) -> dict[str, Any]:
     """What is evaluated: names and counts; regions and images that a limit leaves out are not."""
-    counts = truth.index.region_counts[: truth.max_images]
-    return {
+    counts = truth.index.region_counts[truth.positions()]
+    facts = {
         "dataset": dataset,
         "split": split,
         "images": int((counts > 0).sum()),
         "regions": int(counts.sum()),
     }
+    return facts | {"images left out": len(truth.left_out)} if truth.left_out else facts
 
 
 def write_results(
@@ -179,6 +180,7 @@ def _section(judged: JudgedTask, truth: GroundTruth, count: int) -> Section:
     task, metrics = judged.task, judged.metrics
     scores = task.region_scores(judged.predictions, truth)
     ids = [region.id for region in truth.regions()]
+    places = truth.region_positions()
     labelled = [position for position, id_ in enumerate(ids) if id_ in scores]
     line = (
         f"{task.headline} {metrics[task.headline]:.2f}. {len(labelled)} of {len(ids)} regions have "
@@ -191,7 +193,7 @@ def _section(judged: JudgedTask, truth: GroundTruth, count: int) -> Section:
         groups = {"at random": np.random.default_rng(0).permutation(len(ids))[:count].tolist()}
     shown = {
         name: [
-            _shown(judged, labelled[index], scores.get(ids[labelled[index]]), truth)
+            _shown(judged, places[labelled[index]], scores.get(ids[labelled[index]]), truth)
             for index in group
         ]
         for name, group in groups.items()

@@ -1,8 +1,8 @@
 """What predictions are judged against."""
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class GroundTruth:
     images count. They are annotated themselves; or ``annotated`` holds the annotated regions of the
     same images, where those of ``index`` are the boxes of a detector. ``instances`` is COCO's
     instances file where the dataset has one; ``vocabularies`` give attributes and classes their
-    order.
+    order. ``left_out`` are the positions of images that could not be read and do not count.
     """
 
     index: AnnotationIndex
@@ -26,25 +26,44 @@ class GroundTruth:
     instances: Path | None = None
     max_images: int | None = None
     annotated: AnnotationIndex | None = None
+    left_out: frozenset[int] = frozenset()
 
     @property
     def is_whole(self) -> bool:
         """Whether all images of the annotation file count."""
-        return self.max_images is None or self.max_images >= self.index.num_images
+        return self.num_images == self.index.num_images
 
     @property
     def num_images(self) -> int:
         """How many images count."""
+        return len(self.positions())
+
+    def positions(self) -> list[int]:
+        """Positions in ``index`` of the images that count."""
         number = self.index.num_images
-        return number if self.max_images is None else min(self.max_images, number)
+        limit = number if self.max_images is None else min(self.max_images, number)
+        return [position for position in range(limit) if position not in self.left_out]
+
+    def region_positions(self) -> list[int]:
+        """Positions in ``index`` of the predicted regions, in the order of the file."""
+        return [i for image in self.positions() for i in self.index.regions_of_image(image)]
+
+    def of_readable_images(self, predicted: Container[int | str]) -> "GroundTruth":
+        """Without the images that could not be read: none of their regions is ``predicted``."""
+        left_out = set(self.left_out)
+        for position in self.positions():
+            ids = [self.index.region(i).id for i in self.index.regions_of_image(position)]
+            if ids and not any(id_ in predicted for id_ in ids):
+                left_out.add(position)
+        return replace(self, left_out=frozenset(left_out))
 
     def image_ids(self) -> dict[int | str, int]:
         """Position in ``index`` of each image that counts, by its id."""
-        return {self.index.image(i).id: i for i in range(self.num_images)}
+        return {self.index.image(i).id: i for i in self.positions()}
 
     def images(self) -> Iterator[list[RegionRecord]]:
         """The predicted regions of each image that has any, in the order of the file."""
-        for position in range(self.num_images):
+        for position in self.positions():
             regions = _regions(self.index, position)
             if regions:
                 yield regions

@@ -212,6 +212,21 @@ def test_a_damaged_image_is_named_with_its_records(annotation_file):
         dataset(annotation_file)[2]
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_size_after_the_turn_of_exif_is_named_as_such(annotation_file, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = annotation_file.parent / "images" / "1.png"
+    Image.new("RGB", (48, 64)).save(path, exif=exif)
+    with pytest.raises(ValueError, match="has 48 x 64 pixels, its record says 64 x 48") as caught:
+        dataset(annotation_file)[0]
+    assert ("EXIF" in str(caught.value)) is (orientation == 6)
+    stored = image_record(1, width=48, height=64)
+    record = region_record(1, 1)
+    turned = write_annotations(annotation_file.parent, [stored], [record], "stored.json")
+    assert dataset(turned)[0].views.view_boxes[0, -1].tolist() == [0, 0, 48, 64]
+
+
 def test_an_image_of_another_size_than_its_record_is_refused(annotation_file):
     Image.new("RGB", (48, 64)).save(annotation_file.parent / "images" / "1.png")
     message = "image id 1, region ids 0: .*1.png has 48 x 64 pixels, its record says 64 x 48"
@@ -235,3 +250,65 @@ def test_a_tag_outside_the_vocabulary_is_named_at_opening(tmp_path, key):
     assert dataset(path, tag_vocabulary=five)[1].tags.tolist() == [
         [True, False, False, False, True]
     ]
+
+
+# Images that cannot be read
+
+
+def damage(annotation_file):
+    path = annotation_file.parent / "images" / "1.png"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def test_skipped_images_give_the_sample_of_another_position(annotation_file):
+    whole = training(annotation_file)
+    damage(annotation_file)
+    skipping = training(annotation_file, skip_images=True)
+    assert skipping.unreadable == []
+    drawn = [content(skipping[i]) for i in range(5)]
+    readable = [content(whole[i]) for i in (3, 4)]
+    assert drawn[3:] == readable and all(sample in readable for sample in drawn[:3])
+    assert skipping.unreadable == [0]
+    again = training(annotation_file, skip_images=True)
+    assert [content(again[i]) for i in (2, 1, 0)] == drawn[2::-1]
+    places = set()
+    for epoch in range(20):
+        again.set_epoch(epoch)
+        places.add(again[0].ids[0])
+    assert places == {3, 4}
+    with pytest.raises(ValueError, match="train.json: image id 1, region ids 0: .*1.png"):
+        training(annotation_file)[0]
+
+
+def test_skipped_images_give_no_region_in_evaluation(annotation_file):
+    damage(annotation_file)
+    images = dataset(annotation_file, by="image", skip_images=True)
+    batch = RegionBatch.collate([images[0], images[1]])
+    assert batch.ids == [3, 4] and images.unreadable == [0]
+    empty = RegionBatch.collate([images[0]])
+    assert len(empty) == 0 and list(empty.chunks(4)) == []
+
+
+def test_workers_note_what_they_skip(annotation_file):
+    damage(annotation_file)
+    regions = training(annotation_file, skip_images=True)
+    list(DataLoader(regions, num_workers=2, collate_fn=RegionBatch.collate))
+    assert regions.unreadable == [0]
+
+
+def test_a_file_whose_images_are_all_damaged_ends(annotation_file):
+    for path in (annotation_file.parent / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="train.json: none of 100 images drawn can be read"):
+        training(annotation_file, skip_images=True)[0]
+
+
+def test_links_lead_out_of_the_folder_only_where_the_user_names_it(annotation_file):
+    path = annotation_file.parent / "images" / "1.png"
+    path.rename(annotation_file.parent / "elsewhere.png")
+    path.symlink_to(annotation_file.parent / "elsewhere.png")
+    with pytest.raises(ValueError, match="1.png is a link out of .*images, to .*image_root"):
+        dataset(annotation_file)[0]
+    index = AnnotationIndex.open(annotation_file, str(path.parent))
+    processor = RegionImageProcessor(SIZE, TaskPriorSelector(3, [0.5, 1.0]))
+    assert RegionDataset(index, processor, CaptionProcessor())[0].ids == [0]

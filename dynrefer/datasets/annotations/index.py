@@ -151,6 +151,11 @@ class AnnotationIndex:
         return len(self._regions)
 
     @property
+    def root_is_given(self) -> bool:
+        """Whether the images' place was given to ``open``, and not taken from the file."""
+        return self._given_root is not None
+
+    @property
     def num_images(self) -> int:
         """How many images the file lists."""
         return len(self._images)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+from PIL import PngImagePlugin
 
 from dynrefer.datasets.annotations.fields import (
     BadRecord,
@@ -33,6 +34,8 @@ from dynrefer.datasets.convert.reading import PlacedBox, box_of
 from dynrefer.datasets.convert.visual_genome import AnnotationStep
 from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder
 
+# As training reads them (``dynrefer.processors.images``, which loads torch): with long comments.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
 _BOX_COLUMNS = (("x", "y", "width", "height"), ("x1", "y1", "x2", "y2"))
 
 

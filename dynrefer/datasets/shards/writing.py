@@ -15,6 +15,7 @@ import numpy as np
 
 from dynrefer.checksums import sha256_of
 from dynrefer.datasets.annotations.index import AnnotationIndex
+from dynrefer.datasets.images import summary_of, unreadable_images
 from dynrefer.datasets.shards.reading import (
     ANNOTATIONS,
     IMAGE_TABLE,
@@ -30,7 +31,6 @@ from dynrefer.vocabulary import read_json
 
 PLAN = "plan.json"
 IMAGES_PER_SHARD = 1000
-LISTED_IMAGES = 5
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ def write_shards(
         image_root: as for ``AnnotationIndex.open``, and so is ``bad_records``.
 
     Raises:
-        FileNotFoundError: the file or images of it are missing; the first are named, with a count.
-        ValueError: bad records under "strict", or the folder holds shards of other contents.
+        FileNotFoundError: the file is missing.
+        ValueError: bad records, or images that are missing or none, under "strict"; the first are
+            named, with a count. The folder holds shards of other contents.
     """
     if images_per_shard < 1:
         raise ValueError(f"images_per_shard is {images_per_shard}, must be at least 1")
@@ -74,7 +75,10 @@ def write_shards(
     _check_plan(source, folder, images_per_shard, bad_records)
     if (folder / MANIFEST).is_file():
         return _counts(folder, written=0)
-    _check_images(index, images)
+    faults = unreadable_images(index, images)
+    if faults and bad_records == "strict":
+        raise ValueError(f"{source}: {summary_of(faults, len(images))}")
+    images = [image for image in images if image not in faults]
     shards, table, written = [], [], 0
     with Progress(total=len(images), desc=folder.name, unit=" images", disable=not progress) as bar:
         for first in range(0, len(images), images_per_shard):
@@ -95,7 +99,7 @@ def write_shards(
     manifest = {
         "layout": LAYOUT,
         "images": len(images),
-        "regions": len(index),
+        "regions": sum(shard["regions"] for shard in shards),
         "annotations": _facts(folder / ANNOTATIONS),
         "image_table": {"name": IMAGE_TABLE, "sha256": sha256_of(folder / IMAGE_TABLE)},
         "shards": shards,
@@ -126,17 +130,6 @@ def _check_plan(source: Path, folder: Path, images_per_shard: int, bad_records: 
         raise ValueError(f"{folder} holds other files and no {PLAN}; choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(path, plan)
-
-
-def _check_images(index: AnnotationIndex, images: list[int]) -> None:
-    paths = (index.image(image).path for image in images)
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing:
-        listed = ", ".join(missing[:LISTED_IMAGES])
-        raise FileNotFoundError(
-            f"{index.source}: {len(missing)} of {len(images)} images are missing: {listed}"
-            f"{' ...' if len(missing) > LISTED_IMAGES else ''}"
-        )
 
 
 def _write_shard(path: Path, index: AnnotationIndex, images: list[int]) -> None:

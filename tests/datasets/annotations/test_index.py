@@ -369,6 +369,22 @@ def test_without_a_recorded_root_images_lie_beside_the_file(tmp_path):
     assert AnnotationIndex.open(path).image(0).path == tmp_path / "1.png"
 
 
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "a/../../b.png"])
+def test_a_name_that_leads_out_of_the_root_is_a_bad_record(tmp_path, name):
+    records = [
+        image_record(1, file_name=name),
+        image_record(2),
+        image_record(3, file_name="x/../3"),
+    ]
+    regions = [region_record(i, i) for i in (1, 2, 3)]
+    path = write_annotations(tmp_path, records, regions)
+    with pytest.raises(ValueError, match="image 1: file outside the image root: '.* in .*images"):
+        AnnotationIndex.open(path)
+    index = AnnotationIndex.open(path, bad_records="skip")
+    assert [index.image(j).id for j in range(index.num_images)] == [2, 3]
+    assert AnnotationIndex.open(path, image_root="/").num_images == 3
+
+
 def test_an_absolute_recorded_root_is_taken_as_it_is(tmp_path):
     images, regions = [image_record(1)], [region_record(1, 1)]
     dataset = {"image_root": "/data/coco"}

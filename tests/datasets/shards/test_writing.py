@@ -152,9 +152,39 @@ def test_a_folder_of_other_files_is_left_alone(make, tmp_path):
 def test_missing_images_are_named_and_counted_before_anything_is_packed(make, annotation_file):
     for identity in (3, 5):
         (annotation_file.parent / "images" / f"{identity}.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"2 of 5 images are missing: .*3.png, .*5.png$"):
+    with pytest.raises(
+        ValueError, match=r"train.json: 2 of 5 images cannot be used: .*3.png.*5.png"
+    ):
         make()
     assert not list((annotation_file.parent / "shards").glob("*.tar"))
+    counts, folder = make("readable", bad_records="skip")
+    assert (counts.images, counts.regions) == (3, 6)
+
+
+@pytest.mark.parametrize("how", ["by words", "absolute", "by a link"])
+def test_nothing_outside_the_folder_of_images_is_packed(make, annotation_file, tmp_path, how):
+    root = annotation_file.parent
+    Image.new("RGB", (64, 48)).save(root / "secret.png")
+    content = json.loads(annotation_file.read_text())
+    if how == "by a link":
+        (root / "images" / "1.png").unlink()
+        (root / "images" / "1.png").symlink_to(root / "secret.png")
+    else:
+        name = "../secret.png" if how == "by words" else str(root / "secret.png")
+        content["images"][0]["file_name"] = name
+        annotation_file.write_text(json.dumps(content))
+    message = "link out of" if how == "by a link" else "file outside the image root"
+    with pytest.raises(ValueError, match=message):
+        make()
+    assert make("others", bad_records="skip")[0].images == 4
+    if how == "by a link":
+        assert make("all", image_root=root / "images")[0].images == 5
+
+
+def test_a_file_that_is_no_image_is_not_packed(make, annotation_file):
+    (annotation_file.parent / "images" / "1.png").write_text("root:x:0:0")
+    with pytest.raises(ValueError, match=r"1 of 5 images cannot be used: .*1.png: cannot identify"):
+        make()
 
 
 def test_an_image_without_regions_may_be_missing(make, annotation_file):
@@ -195,6 +225,6 @@ def test_a_wrong_number_of_images(make):
 
 def test_another_image_root(make, annotation_file):
     (annotation_file.parent / "images").rename(annotation_file.parent / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="5 of 5 images are missing"):
+    with pytest.raises(ValueError, match="5 of 5 images cannot be used"):
         make()
     assert make(image_root=annotation_file.parent / "elsewhere")[0].images == 5
