@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from dynrefer.config import ConfigError
+from dynrefer.datasets.annotations.fields import printable
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import build_view_selector
 from dynrefer.distributed import device_of
@@ -267,3 +268,5 @@ def _check_controls(controls: Sequence[Sequence[str]] | None, count: int) -> Non
     for index, words in enumerate(controls):
         if isinstance(words, str) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"controls {index} is {words!r:.60}; valid is a list of words")
+        if any(printable(word) != word for word in words):
+            raise ValueError(f"controls {index} is {words!r:.60}; valid are texts in UTF-8")

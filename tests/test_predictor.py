@@ -233,6 +233,7 @@ def test_controls_reach_their_regions_in_every_chunk(predictor, monkeypatch):
         ("red", "valid is a list of words for each"),
         (["red", [], []], "controls 0 is 'red'; valid is a list of words"),
         ([[], [], ["red", 3]], "controls 2 is .*; valid is a list of words"),
+        ([[], ["caf\udce9"], []], "controls 1 is .*; valid are texts in UTF-8"),
     ],
 )
 def test_bad_controls(predictor, controls, message):

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -135,17 +137,32 @@ def test_bad_records(run_file, refused, changed, change, message):
     assert "bad_records: skip" in told
 
 
-def test_bad_records_can_be_left_out(run_file, here, changed, tmp_path):
-    options = changed(lambda content: first(content).update(caption=""))
-    here(train_main, run_file, *options, f"{DATASET}.bad_records=skip", *QUICK)
+def test_bad_records_and_images_can_be_left_out(run_file, here, changed, world, tmp_path, caplog):
+    shutil.copytree(world / "images" / "train", tmp_path / "images")
+
+    def change(content):
+        first(content).update(caption="")
+        content["dataset"]["image_root"] = "images"
+        damaged = tmp_path / "images" / content["images"][1]["file_name"]
+        damaged.write_bytes(damaged.read_bytes()[:3000])
+
+    logger = logging.getLogger("dynrefer.datasets")  # the run takes the root's handlers
+    logger.addHandler(caplog.handler)
+    here(train_main, run_file, *changed(change), f"{DATASET}.bad_records=skip", *QUICK)
+    logger.removeHandler(caplog.handler)
     assert (tmp_path / "output" / "checkpoints" / "last").is_dir()
+    assert "1 bad records (1 x empty caption)" in caplog.text
+    assert "1 of 12 images cannot be used: " in caplog.text
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"images": [', "changed.json: ends inside a value; is the file cut off? (at byte 12)"),
-        ("[]", "changed.json: must be an object (at byte 0)"),
+        (
+            '{"images": [',
+            "changed.json: ends inside a value; is the file cut off? (at character 12)",
+        ),
+        ("[]", "changed.json: must be an object (at character 0)"),
     ],
 )
 def test_broken_annotations(run_file, refused, changed, tmp_path, text, message):
@@ -166,7 +183,7 @@ def test_a_bad_image(run_file, changed, tmp_path, workers):
         for image in content["images"]:
             image["file_name"] = str(path)
 
-    options = [*changed(change), f"run.num_workers={workers}"]
+    options = [*changed(change), f"{DATASET}.image_root=/", f"run.num_workers={workers}"]
     result = run_script("train.py", "--cfg-path", run_file, "--options", *options)
     assert result.returncode == 2
     told = message_of(result.stderr)

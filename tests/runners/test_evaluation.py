@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
@@ -146,6 +147,27 @@ def test_predictions_do_not_depend_on_batches_and_workers(make_config, model, pr
     for one in parts:
         assert one.class_logits == pytest.approx(predicted[one.id].class_logits, abs=1e-4)
         assert one.ratios == predicted[one.id].ratios
+
+
+def test_images_that_cannot_be_read_are_left_out_on_both_sides(
+    make_config, model, world, tmp_path, caplog
+):
+    shutil.copytree(world / "images" / "val", tmp_path / "images")
+    content = json.loads((world / "val.json").read_text())
+    content["dataset"]["image_root"] = "images"
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    damaged = content["images"][1]
+    (tmp_path / "images" / damaged["file_name"]).write_bytes(b"")
+    options = f"{DATASET}.annotations.val=[{tmp_path / 'val.json'}]", f"{DATASET}.bad_records=skip"
+    config = make_config("run.tasks=[attribute_detection]", "run.batch_size_eval=1", *options)
+    evaluate(config, model, "val", tmp_path, "some")
+    lines = (tmp_path / "results" / "shapes-val-some.jsonl").read_text().splitlines()
+    owners = [region["image_id"] for region in content["annotations"]]
+    kept = [owner for owner in owners if owner != damaged["id"]]
+    assert [json.loads(line)["image_id"] for line in lines] == kept
+    facts = json.loads((tmp_path / "metrics-shapes-val-some.json").read_text())["evaluated"]
+    assert (facts["images"], facts["regions"], facts["images left out"]) == (4, len(kept), 1)
+    assert "1 of 5 images cannot be used" in caplog.text
 
 
 def test_a_limit_of_images_limits_predictions_and_truth(make_config, model, tmp_path):
