@@ -31,8 +31,9 @@ class Recognition(Task):
     ) -> float | None:
         """Margin of the true class; None where the region carries no category."""
         label = self.label(region, truth)
-        logits = None if label is None else self._logits(predictions, region, truth)
-        return None if logits is None else class_margin(logits, label)
+        if label is None:
+            return None
+        return class_margin(self._logits(predictions, region, truth), label)
 
     def region_words(
         self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
@@ -76,10 +77,8 @@ class RegionRecognition(Recognition):
         category = extra_info(region, "coco_result", "category", truth)
         names = truth.vocabularies.classes.names
         if category is not None and category not in names:
-            fault = (
-                f"coco_result.category is {category!r:.60}, which is not in the class vocabulary"
-            )
-            raise wrong_label(region, fault, truth)
+            fault = f"is {category!r:.60}, which is not in the class vocabulary"
+            raise wrong_label(region, f"coco_result.category {fault}", truth)
         return None if category is None else names.index(category)
 
     def check(self, truth: GroundTruth) -> None:
@@ -119,10 +118,8 @@ class ImageNetS(Recognition):
         count = len(truth.vocabularies.classes)
         is_index = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < count
         if label is not None and not is_index:
-            fault = (
-                f"imagenet_s_result.category_id is {label!r:.60}, no index of the {count} classes"
-            )
-            raise wrong_label(region, fault, truth)
+            fault = f"is {label!r:.60}, no index of the {count} classes"
+            raise wrong_label(region, f"imagenet_s_result.category_id {fault}", truth)
         return label
 
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
@@ -172,7 +169,7 @@ class LvisDetection(Recognition):
 
 
 def _instances(truth: GroundTruth, of_lvis: bool) -> Instances:
-    """The instances file, with every image and every class of the ground truth."""
+    """The instances file, with every image and every class of the ground truth; else ValueError."""
     if truth.instances is None:
         raise ValueError(
             f"{truth.index.source}: lvis_detection needs the annotations of LVIS, "
@@ -199,10 +196,7 @@ def _instances(truth: GroundTruth, of_lvis: bool) -> Instances:
 
 
 def detections_of(
-    regions: Sequence[RegionRecord],
-    scores: np.ndarray,
-    truth: GroundTruth,
-    instances: Instances,
+    regions: Sequence[RegionRecord], scores: np.ndarray, truth: GroundTruth, instances: Instances
 ) -> list[dict[str, Any]]:
     """COCO results: each region with its best class, the class logit as score.
 
@@ -212,15 +206,9 @@ def detections_of(
     by_name = {plain_name(c["name"]): c["id"] for c in instances.categories.values()}
     category_ids = [by_name[plain_name(name)] for name in truth.vocabularies.classes.names]
     detections = []
-    for region, row in zip(regions, scores, strict=True):
-        best = int(row.argmax())
+    for region, best, score in zip(regions, scores.argmax(1), scores.max(1), strict=True):
         x1, y1, x2, y2 = region.box
-        detections.append(
-            {
-                "image_id": region.image_id,
-                "category_id": category_ids[best],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": float(row[best]),
-            }
-        )
+        category, box = category_ids[best], [x1, y1, x2 - x1, y2 - y1]
+        found = {"image_id": region.image_id, "category_id": category, "bbox": box}
+        detections.append({**found, "score": float(score)})
     return detections

@@ -6,6 +6,8 @@ of its processes first writes a bare list of predictions.
 """
 
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -54,25 +56,32 @@ def fault_of(value: Any, field: str, count: int | None = None) -> str:
     if field == "caption":
         if not isinstance(value, str):
             return f"must be a text, is {value!r:.60}"
-        halves = [letter for letter in value if "\ud800" <= letter <= "\udfff"]
-        return f"holds half a character, {halves[0]!a}" if halves else ""
+        half = re.search("[\ud800-\udfff]", value)
+        return f"holds half a character, {half[0]!a}" if half else ""
     valid = "a finite number" if count is None else f"{count} finite numbers"
     if field == "attributes":
         valid = f"{count} numbers from 0 to 1"
     numbers = [value] if count is None else value
     if not isinstance(numbers, list) or len(numbers) != (count or 1):
         return f"must be {valid}, is {value!r:.60}"
-    low, high = _LIMITS[field]
-    wrong = [n for n in numbers if not (is_number(n) and low <= n <= high)]
-    return (
-        f"must be {valid}, {'is' if count is None else 'holds'} {wrong[0]!r:.60}" if wrong else ""
-    )
+    wrong = _first_outside(numbers, *_LIMITS[field])
+    return f"must be {valid}, {'is' if count is None else 'holds'} {wrong}" if wrong else ""
+
+
+def _first_outside(numbers: list[Any], low: float, high: float) -> str:
+    """The first value that is no number within the limits, as text; empty where all are."""
+    # The usual case is decided without a step of Python for each of a thousand classes.
+    plain = set(map(type, numbers)) <= {int, float} and low <= min(numbers) <= max(numbers) <= high
+    if plain and not math.isnan(sum(numbers)):
+        return ""
+    wrong = [value for value in numbers if not (is_number(value) and low <= value <= high)]
+    return repr(wrong[0])[:60] if wrong else ""
 
 
 def _are_ratios(value: Any) -> bool:
     """Whether a value says which views were looked at, or nothing."""
     is_list = isinstance(value, list) and len(value) <= MOST_VIEWS
-    return value is None or is_list and all(is_number(r) and 0 <= r <= 1 for r in value)
+    return value is None or (is_list and not _first_outside(value or [0], 0, 1))
 
 
 def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> None:
@@ -161,16 +170,17 @@ def _release_entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Place and prediction of each annotation, with our names; the id alone where it has none."""
     for number, item in enumerate(iterate_items(path, None if is_array(path) else "annotations")):
         where = f"{path}: entry {number}"
-        if not isinstance(item, dict) or "id" not in item:
-            yield where, item
-            continue
-        values = {
-            ours: _first(found[theirs], ours)
-            for found in [_prediction_of(item, where)]
-            for theirs, ours in RELEASE_FIELDS.items()
-            if theirs in found
-        }
-        yield where, {"id": item["id"], **values}
+        if isinstance(item, dict) and "id" in item:
+            found = _prediction_of(item, where)
+            # Of several captions and their scores the first counts.
+            found |= {
+                key: next(iter(found[key]), None)
+                for key in ("caption", "score")
+                if isinstance(found.get(key), list)
+            }
+            named = {ours: found[key] for key, ours in RELEASE_FIELDS.items() if key in found}
+            item = {"id": item["id"], **named}
+        yield where, item
 
 
 def _prediction_of(item: dict[str, Any], where: str) -> dict[str, Any]:
@@ -185,10 +195,3 @@ def _prediction_of(item: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(values, dict | None):
         raise ValueError(f"{where}: 'pred_result' is {values!r:.60}, must be an object")
     return values or {}
-
-
-def _first(value: Any, field: str) -> Any:
-    """The first of several captions, or its score; other fields as they are."""
-    if field in ("caption", "score") and isinstance(value, list):
-        return value[0] if value else None
-    return value
