@@ -31,7 +31,8 @@ def load_synonyms(path: str | Path = BUILT_IN) -> Synonyms:
         left, arrow, right = line.partition("->")
         terms = [term.strip() for term in left.split("," if arrow else "=")]
         targets = [term.strip() for term in right.split(",")] if arrow else terms
-        if not all(terms) or not all(targets) or ("=" in line if arrow else len(terms) < 2):
+        mixed = "=" in line or "->" in right if arrow else len(terms) < 2
+        if not all(terms) or not all(targets) or mixed:
             raise SynonymError(
                 f"{path}: line {number} is {line.strip()!r}; valid is 'a = b' or 'a, b -> c'"
             )

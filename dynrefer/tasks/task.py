@@ -36,8 +36,11 @@ class Task(ABC):
 
     def labelled(self, truth: GroundTruth) -> list[tuple[RegionRecord, Any]]:
         """The regions that have a label, with it; ValueError where none has one."""
-        pairs = [(region, self.label(region, truth)) for region in truth.regions()]
-        labelled = [(region, label) for region, label in pairs if label is not None]
+        labelled = [
+            (region, label)
+            for region in truth.regions()
+            if (label := self.label(region, truth)) is not None
+        ]
         if not labelled:
             raise ValueError(f"{truth.index.source}: no region has {self.label_name}")
         return labelled

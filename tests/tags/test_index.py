@@ -72,12 +72,24 @@ def test_other_spellings_of_a_name(index: TagIndex) -> None:
     assert names(index, "the EIFFEL Tower") == ["Eiffel tower"]
 
 
+def test_words_of_three_letters_join_and_shorter_ones_do_not() -> None:
+    apart, joined = (
+        TagIndex(TagVocabulary(("tea pot", "up hill"))),
+        TagVocabulary(("teapot", "uphill")),
+    )
+    assert apart.word_tag("teapot") == 0 and apart.word_tag("uphill") is None
+    assert [span.tag for span in TagIndex(joined).spans(["a", "tea", "pots"])] == [0]
+    assert TagIndex(joined).spans(["up", "hill"]) == []
+
+
 def test_hyphens_split_what_is_no_name(index: TagIndex) -> None:
     assert index.split("a t-shirt, wine-red") == ["a", "t-shirt", ",", "wine", "red"]
 
 
 def test_a_verb_in_a_name_may_be_in_another_form(index: TagIndex) -> None:
     assert names(index, "playing tennis") == names(index, "plays tennis") == ["play tennis"]
+    pole = TagIndex(TagVocabulary(("light pole",)))  # "light" is no deed of anyone
+    assert pole.spans(["light", "poles"]) and not pole.spans(["lighted", "pole"])
 
 
 def test_a_word_as_noun_and_as_verb(index: TagIndex) -> None:

@@ -30,7 +30,7 @@ def test_comments_and_empty_lines_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["couch", "couch =", "-> dog", "puppy ->", "a = b -> c", "a,,b -> c"]
+    "line", ["couch", "couch =", "-> dog", "puppy ->", "a = b -> c", "a,,b -> c", "a -> b -> c"]
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(SynonymError, match=r"own.txt: line 2 is '.*'; valid is 'a = b' or 'a, b"):

@@ -137,6 +137,10 @@ def test_box_map(make_truth, perfect, tmp_path):
     perfect[11]["class_logits"] = [5.0, 0.0, 0.0]
     worse = RegionRecognition().evaluate(perfect, make_truth(instances=path))
     assert worse["box AP"] < 67 and worse["accuracy"] == 75
+    for id_ in perfect:
+        perfect[id_]["class_logits"] = [0.0, float(id_ != 11), 0.0]
+    wrong = RegionRecognition().evaluate(perfect, make_truth(instances=path))
+    assert wrong["box AP"] == 0 and "box APl" not in wrong
     limited = make_truth(instances=path, max_images=1)
     assert set(RegionRecognition().evaluate(perfect, limited)) == {"accuracy"}
 

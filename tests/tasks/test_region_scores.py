@@ -20,6 +20,7 @@ from dynrefer.tasks.region_scores import (
         ("a red dog", ["a dog"], 0.8),  # precision 2/3, recall 1
         ("a red dog", ["two cats", "a dog"], 0.8),  # the best reference counts
         ("dog dog dog", ["a dog"], 0.4),  # a word counts as often as it occurs in both
+        ("a dog a cat", ["a dog a cat"], 1.0),
         ("a cat", ["the dog"], 0.0),
         ("", ["a dog"], 0.0),
         ("a dog", [], 0.0),
