@@ -17,11 +17,14 @@ from omegaconf.errors import (
 
 from dynrefer.config_release import from_release
 from dynrefer.config_schema import OF_NAME, Config
-from dynrefer.config_yaml import Option, by_schema, parse, plain
+from dynrefer.config_yaml import Option, by_schema, parse, plain, valid_at
 from dynrefer.registry import nearest
 
 # Of folders with a model (dynrefer.models.pretrained); their configuration carries it.
 FORMAT_VERSION = 1
+
+# A dotted key of --options; brackets quote a name with dots.
+KEY = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[[^\]]*\])*")
 
 
 class ConfigError(ValueError):
@@ -145,8 +148,7 @@ def _overrides(options: Sequence[str]) -> dict[str, Any]:
         key, found, text = pair.partition("=")
         if not found:
             raise ConfigError(f"--options: '{pair}' is not of the form key=value")
-        # A dataset's name may hold dots ("vg1.2"): brackets quote it, datasets[vg1.2].build_info...
-        words = re.findall(r"\[([^\]]*)\]|([^.\[]+)", key)
+        words = re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", key) if KEY.fullmatch(key) else []
         *parents, last = [quoted or word for quoted, word in words] or [key]
         section = content
         for parent in parents:
@@ -176,7 +178,12 @@ def _merged(config: DictConfig, content: dict[str, Any], source: str) -> DictCon
         raise ConfigError(_unknown_key(source, error)) from error
     except (OmegaConfBaseException, TypeError) as error:
         key = getattr(error, "full_key", None) or _rejected_key(config, OmegaConf.create(content))
-        raise ConfigError(f"{source}: {key}: {_first_line(error)}") from error
+        valid = valid_at(re.sub(r"\[.*?\]", "", key), Config)
+        value = content
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else value
+        reason = f"{value!r}; valid is {valid}" if valid else _first_line(error)
+        raise ConfigError(f"{source}: {key}: {reason}") from error
 
 
 def _drop_arguments(config: DictConfig, content: dict[str, Any]) -> None:
@@ -205,10 +212,17 @@ def _check_values(
         value, name = config[key], f"{section}{key}"
         if isinstance(value, DictConfig):
             _check_values(value, source, resolve, f"{name}.")
-        elif valid.get(key) and value is not None:
-            for item in value if isinstance(value, ListConfig) else [value]:
-                if item not in valid[key]:
-                    raise ConfigError(f"{source}: {name}: {item}; valid is {valid[key]}")
+            continue
+        for item in value if isinstance(value, ListConfig) else [value]:
+            if valid.get(key) and item is not None and item not in valid[key]:
+                raise ConfigError(f"{source}: {name}: {item}; valid is {valid[key]}")
+            if isinstance(item, str) and not _is_text(item):
+                raise ConfigError(f"{source}: {name}: {item!r}; valid is text in UTF-8")
+
+
+def _is_text(value: str) -> bool:
+    """Whether files can hold it, and be named so."""
+    return "\0" not in value and value.encode("utf-8", "ignore").decode() == value
 
 
 def _check_together(config: DictConfig, source: str) -> None:
@@ -247,9 +261,17 @@ def _check_together(config: DictConfig, source: str) -> None:
                 f"{values[heads]}",
             )
         )
+    known = [name for name, one in config.datasets.items() if _has_files(one)]
+    for name in config.datasets:
+        message = f"datasets.{name} has neither annotations nor shards; {nearest(name, known)}"
+        problems.append((known and name not in known, message))
     for is_wrong, message in problems:
         if is_wrong:
             raise ConfigError(f"{source}: {message}")
+
+
+def _has_files(dataset: DictConfig) -> bool:
+    return bool(dataset.build_info.annotations or dataset.build_info.shards)
 
 
 def _rejected_key(config: DictConfig, content: DictConfig) -> str:

@@ -4,12 +4,13 @@ Dataclasses of OmegaConf's: ``dynrefer.config`` merges YAML into them and checks
 release's flat keys stay valid through ``dynrefer.config_release``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import MISSING
 
-from dynrefer.config_values import choice, count, number, texts
+from dynrefer.config_datasets import DatasetConfig
+from dynrefer.config_values import choice, count, number, part, texts
 
 
 @dataclass
@@ -17,14 +18,13 @@ class VisionConfig:
     """Vision tower: ``name`` is timm's, ``options`` go to ``timm.create_model``.
 
     ``checkpoint`` is a file or folder with the tower, of any format (docs/checkpoints.md). A frozen
-    tower is held and runs in ``precision``; one that trains is held in fp32 and runs in that of the
-    run.
+    tower is held and runs in ``precision``; one that trains is held in fp32, runs in the run's.
     """
 
     name: str = "eva_giant_patch14_clip_224"
     drop_last_blocks: int = count(1, 0)
     checkpoint: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = part(dict)
     freeze: bool = True
     precision: str = choice("fp16", "bf16", "fp32")
     gradient_checkpointing: bool = False
@@ -59,15 +59,15 @@ class TextEncoderConfig:
     """Registered text encoder; ``options`` are its arguments."""
 
     name: str = "eva_clip"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = part(dict)
 
 
 @dataclass
 class LoraConfig:
     """LoRA adapters of the language model, as published.
 
-    ``target_modules`` is a list of layer names or a regular expression over whole names; None takes
-    the query and value projections, by the names that the architecture has for them.
+    ``target_modules`` lists layers, or is a regular expression over whole names; None takes the
+    query and value projections.
     """
 
     rank: int = count(64, 1, 65536)
@@ -158,16 +158,16 @@ class ModelConfig:
     pretrained: Any = texts()
     strict: bool = True
     from_scratch: bool = False
-    freeze: list[str] = field(default_factory=list)
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    qformer: QFormerConfig = field(default_factory=QFormerConfig)
-    tag_decoder: TextQueryDecoderConfig = field(default_factory=TextQueryDecoderConfig)
-    region_text_decoder: TextQueryDecoderConfig = field(default_factory=TextQueryDecoderConfig)
-    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
-    caption_decoder: CaptionDecoderConfig = field(default_factory=CaptionDecoderConfig)
-    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    freeze: list[str] = part(list)
+    vision: VisionConfig = part(VisionConfig)
+    qformer: QFormerConfig = part(QFormerConfig)
+    tag_decoder: TextQueryDecoderConfig = part(TextQueryDecoderConfig)
+    region_text_decoder: TextQueryDecoderConfig = part(TextQueryDecoderConfig)
+    text_encoder: TextEncoderConfig = part(TextEncoderConfig)
+    caption_decoder: CaptionDecoderConfig = part(CaptionDecoderConfig)
+    vocabulary: VocabularyConfig = part(VocabularyConfig)
+    generation: GenerationConfig = part(GenerationConfig)
+    loss: LossConfig = part(LossConfig)
     tag_threshold: float = number(0.7, 0, 1)
 
 
@@ -177,66 +177,6 @@ class SelectorConfig:
 
     name: str = "image_prior"
     ratios: list[float] | None = number(None, 0, 1)
-
-
-@dataclass
-class ProcessorConfig:
-    """Registered processor of one split."""
-
-    name: str = MISSING
-    image_size: int | None = count(None)
-
-
-@dataclass
-class SplitProcessorsConfig:
-    """Processors of training and of evaluation."""
-
-    train: ProcessorConfig = field(default_factory=ProcessorConfig)
-    eval: ProcessorConfig = field(default_factory=ProcessorConfig)
-
-
-def _both(name: str) -> SplitProcessorsConfig:
-    return SplitProcessorsConfig(ProcessorConfig(name), ProcessorConfig(name))
-
-
-@dataclass
-class BuildInfoConfig:
-    """What a dataset is built from.
-
-    ``annotations`` maps train, val and test to lists of annotation files; ``instances`` maps a
-    split to COCO's or LVIS's instances file, for box AP; ``max_imgs`` limits the images read. Where
-    the annotations of a split are boxes of a detector, ``ground_truth`` maps it to the annotation
-    file that they are judged by. ``shards`` maps a split to shards folders that take the place of
-    its annotation files and images, for ``builder: dynrefer_shards``. ``bad_records`` "skip" leaves
-    out, and counts, what "strict" raises for: records, and images that cannot be read;
-    ``check_images`` opens the header of every image first.
-    """
-
-    builder: str = "dynrefer"
-    annotations: dict[str, list[str]] = field(default_factory=dict)
-    shards: dict[str, list[str]] = field(default_factory=dict)
-    instances: dict[str, str] = field(default_factory=dict)
-    ground_truth: dict[str, list[str]] = field(default_factory=dict)
-    image_root: str | None = None
-    tag_list: str | None = None
-    num_views: int | None = count(None, 1, 11)
-    with_seg: bool = False
-    obj_lvl: bool = True
-    max_imgs: float = number(1e7, 1, whole=True)
-    max_objs: float = number(1e7, 1, whole=True)
-    bad_records: str = choice("strict", "skip")
-    check_images: bool = False
-    full_drop_ratio: float = number(0.5, 0, 1)
-    drop_ratio: float = number(0.5, 0, 1)
-
-
-@dataclass
-class DatasetConfig:
-    """One dataset: its processors and what it is built from."""
-
-    vis_processor: SplitProcessorsConfig = field(default_factory=lambda: _both("dynrefer"))
-    text_processor: SplitProcessorsConfig = field(default_factory=lambda: _both("blip_caption"))
-    build_info: BuildInfoConfig = field(default_factory=BuildInfoConfig)
 
 
 @dataclass
@@ -268,7 +208,7 @@ class RunConfig:
     accum_grad_iters: int = count(1)
     split_size: int = count(20)
     num_workers: int = count(4, 0, 128)
-    loader_timeout: float = number(900, 0)
+    loader_timeout: float = number(900, 0, 1e6)
     seed: int = count(42, 0, 2**32 - 1)
     output_dir: str = MISSING
     amp: bool = True
@@ -279,14 +219,12 @@ class RunConfig:
     load_ckpt_path: Any = texts()
     evaluate: bool = False
     eval_dataset_name: str | None = None
-    train_view_selector: SelectorConfig = field(
-        default_factory=lambda: SelectorConfig("stochastic")
-    )
-    view_selector: SelectorConfig = field(default_factory=SelectorConfig)
-    view_selectors: dict[str, SelectorConfig] = field(default_factory=dict)
-    train_splits: list[str] = field(default_factory=lambda: ["train"])
-    valid_splits: list[str] = field(default_factory=lambda: ["val"])
-    test_splits: list[str] = field(default_factory=list)
+    train_view_selector: SelectorConfig = part(SelectorConfig, "stochastic")
+    view_selector: SelectorConfig = part(SelectorConfig)
+    view_selectors: dict[str, SelectorConfig] = part(dict)
+    train_splits: list[str] = part(list, ["train"])
+    valid_splits: list[str] = part(list, ["val"])
+    test_splits: list[str] = part(list)
     eval_every: int = count(1)
     save_every: int | None = count(None)
     log_freq: int = count(50)
@@ -300,9 +238,9 @@ class RunConfig:
 class Config:
     """The whole configuration; ``base`` lists files that are merged first."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    datasets: dict[str, DatasetConfig] = field(default_factory=dict)
-    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = part(ModelConfig)
+    datasets: dict[str, DatasetConfig] = part(dict)
+    run: RunConfig = part(RunConfig)
 
 
 # Arguments of what ``name`` beside them names: another name does not take them over.

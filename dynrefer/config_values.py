@@ -1,6 +1,7 @@
 """What a key of the schema takes: declared beside the key, checked by ``dynrefer.config``."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,3 +55,8 @@ def choice(default: str | None, *others: str) -> Any:
 def texts() -> Any:
     """A key for one text, a list of them, or none."""
     return field(default=None, metadata={"type": str | list[str] | None})
+
+
+def part(kind: Callable[..., Any], *arguments: Any) -> Any:
+    """A key for a section, a list or a mapping, made anew of the arguments each time."""
+    return field(default_factory=lambda: kind(*arguments))

@@ -125,6 +125,19 @@ def _of_option(value: Option, hints: Iterable[Any]) -> Any:
     return value
 
 
+def valid_at(key: str, hint: Any) -> str:
+    """What is valid for a dotted key below a type, in words; "" where the schema leaves it open."""
+    hints = [hint]
+    for name in key.split(".") if key else ():
+        hint = _hint_of(hints, name)
+        hints = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else [hint]
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    words |= {list: "a list, [a, b]", dict: "a mapping, {a: b}", types.NoneType: "null"}
+    known = [get_origin(one) or one for one in hints]
+    named = [words.get(dict if is_dataclass(one) else one, "") for one in known]
+    return " or ".join(filter(None, named))
+
+
 def _hint_of(hints: Iterable[Any], key: str) -> Any:
     """The type of a key's value."""
     for hint in hints:

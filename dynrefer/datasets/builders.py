@@ -73,9 +73,10 @@ def build_view_selector(config: DictConfig, num_views: int) -> ViewSelector:
     try:
         return build(num_views, **ratios)
     except TypeError as error:
-        raise ConfigError(
-            f"view selector '{config.name}' with ratios {config.ratios}: {error}"
-        ) from error
+        reason = "it takes no ratios" if ratios else "it needs ratios"
+        raise ConfigError(f"view selector '{config.name}' with {ratios}: {reason}") from error
+    except ValueError as error:
+        raise ConfigError(f"view selector '{config.name}': {error}") from error
 
 
 def data_sources(config: DictConfig, split: str) -> list[str]:

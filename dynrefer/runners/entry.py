@@ -57,6 +57,9 @@ def train_main(arguments: argparse.Namespace) -> None:
 
 def _train(config: DictConfig, device: torch.device, output_dir: Path) -> None:
     build_runner = registry.get("runner", config.run.runner)
+    registry.get("lr_schedule", config.run.lr_sched)
+    registry.get("model", config.model.arch)
+    registry.get("text_encoder", config.model.text_encoder.name)
     vocabularies = load_vocabularies(config.model)
     training_data(config, vocabularies.tags)
     check_evaluation(config, [*config.run.valid_splits, *config.run.test_splits], vocabularies)
