@@ -114,8 +114,7 @@ class RegionPredictor:
         Raises:
             ConfigError: it names no weights.
         """
-        from dynrefer.checkpoints.loading import open_source
-        from dynrefer.models.builders import build_model
+        from dynrefer.models.builders import build_model, load_checkpoints, warn_of_noise
         from dynrefer.models.pretrained import view_selectors
 
         if not (config.run.load_ckpt_path or config.model.pretrained):
@@ -126,9 +125,8 @@ class RegionPredictor:
         selector = selector or build_view_selector(config.run.view_selector, config.model.num_views)
         model = build_model(config.model)
         model.view_selectors = view_selectors(config)
-        paths = config.run.load_ckpt_path or []
-        for path in [paths] if isinstance(paths, str) else paths:
-            open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
+        load_checkpoints(model, config)
+        warn_of_noise(model, config)
         return cls(
             model.to(target),
             selector,

@@ -50,7 +50,7 @@ from PIL import Image
 
 from dynrefer.config import require
 from dynrefer.distributed import is_main
-from dynrefer.files import write_text
+from dynrefer.files import check_writable, write_text
 from dynrefer.picture_blocks import (
     CAPTION,
     DPI,
@@ -159,6 +159,8 @@ def main(arguments: argparse.Namespace) -> None:
     selectors = grid(config.model.num_views, arguments.ratios)
     out = arguments.out or Path(require(config, "run.output_dir")) / f"views-{dataset}-{split}"
     model = prepare_evaluation(config, [split], out)
+    for name in ("scores.md", "scores.png", "view_selectors.yaml"):
+        check_writable(out / name)
     if arguments.fresh and is_main():
         (out / "points.jsonl").unlink(missing_ok=True)
     points = measure_all(config, model, split, selectors, out / "points.jsonl")

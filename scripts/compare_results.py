@@ -39,7 +39,7 @@ from omegaconf import DictConfig
 
 from dynrefer.config import load_config
 from dynrefer.datasets.builders import annotation_files, open_annotations
-from dynrefer.files import write_text
+from dynrefer.files import check_writable, write_text
 from dynrefer.metrics.instances import is_number
 from dynrefer.models.builders import load_vocabularies
 from dynrefer.runners.evaluation import (
@@ -160,11 +160,13 @@ def main(arguments: argparse.Namespace) -> None:
         if not (name and equals and path):
             raise ValueError(f"--metrics '{pair}' is not of the form NAME=FILE")
         runs[name] = read_metrics(Path(path))
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(arguments.out)
     config = load_config(arguments.truth)
     text = table({"chance": chance(config, arguments.split, arguments.seed), **runs})
     print(f"{arguments.split} split, percent\n\n{text}")
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(arguments.out, text)
 
 

@@ -47,7 +47,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from dynrefer import distributed
-from dynrefer.checkpoints.files import TRAINABLE
+from dynrefer.checkpoints.files import TRAINABLE, UNTRAINED
 from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import load_config
 from dynrefer.datasets.annotations import AnnotationIndex
@@ -327,7 +327,8 @@ def main(options: argparse.Namespace) -> None:
     if is_main():
         path = out / f"{TRAINABLE}.safetensors"
         tensors = split_trainable(model)[0]
-        write_atomically(path, lambda part: save_file(tensors, part))
+        notes = {UNTRAINED: "tag_decoder region_text_decoder caption_decoder"}
+        write_atomically(path, lambda part: save_file(tensors, part, notes))
         logger.info("%s after %.0f s", path, time.perf_counter() - began)
 
 

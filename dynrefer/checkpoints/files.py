@@ -10,7 +10,7 @@ import pathlib
 import re
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,9 @@ from dynrefer.checkpoints.folders import verify_file
 
 # Parts of a checkpoint folder of our own.
 TRAINABLE, FROZEN = "trainable", "frozen"
+
+# In a safetensors file's metadata: parts (first words of own names) that hold what they began with.
+UNTRAINED = "untrained"
 
 # What a folder in another format holds, in the order in which they are preferred.
 _STEMS = (
@@ -74,6 +77,11 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    @property
+    def untrained(self) -> set[str]:
+        """Parts of a model of which it says that they have learned nothing."""
+        return {part for file in set(self._files.values()) for part in file.untrained}
 
     def shape(self, name: str) -> torch.Size:
         """The shape of a tensor; raises KeyError for a name that is not there."""
@@ -154,6 +162,7 @@ class _File(ABC):
 
     path: Path
     shapes: dict[str, torch.Size]
+    untrained: Sequence[str] = ()
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
@@ -170,6 +179,7 @@ class _SafetensorsFile(_File):
                 name: torch.Size(self._file.get_slice(name).get_shape())
                 for name in self._file.keys()  # noqa: SIM118 (it is no dictionary)
             }
+            self.untrained = (self._file.metadata() or {}).get(UNTRAINED, "").split()
         except SafetensorError as error:
             raise ValueError(f"{path} is broken: {error}") from error
 

@@ -7,7 +7,7 @@ Names and shapes are compared before the first tensor is read. A parameter that 
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,13 +32,19 @@ class LoadReport:
 
     ``loaded`` and ``missing`` are own names; missing are those that the file should hold.
     ``unexpected`` are names of the file that the model has no place for, ``dropped`` those left out
-    on purpose with the reason.
+    on purpose with the reason. ``untrained`` are parts that the file says have learned nothing.
     """
 
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
+    untrained: Collection[str] = ()
+
+    @property
+    def learned(self) -> set[str]:
+        """The parts of the model that got something learned."""
+        return {name.split(".")[0] for name in self.loaded} - set(self.untrained)
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,11 @@ class Source:
     def load(self, module: nn.Module, prefix: str = "", strict: bool = True) -> LoadReport:
         """Loads it into a model or, with its prefix, into a part; see :func:`load_state`."""
         path = str(self.tensors.path)
-        return load_state(
+        report = load_state(
             module, self.tensors, self.format, prefix=prefix, strict=strict, source=path
         )
+        report.untrained = self.tensors.untrained
+        return report
 
 
 def open_source(path: str | Path, key: str | None = None) -> Source:

@@ -81,6 +81,10 @@ class RegionDataset(Dataset[RegionSample]):
         """Moves the random choices to those of another epoch."""
         self._epoch.fill_(epoch)
 
+    def has_tags(self) -> bool:
+        """Whether any region of the annotation file has a tag."""
+        return any(self._tag_indices(self.index.region(i)) for i in range(len(self.index)))
+
     def __len__(self) -> int:
         return self._length
 

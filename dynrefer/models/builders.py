@@ -1,6 +1,7 @@
 """Models from configurations: ``registry.get("model", arch)(config.model)``."""
 
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from dynrefer.models.text_encoder.embeddings import EmbeddingCache, cached_text_
 from dynrefer.models.vision import VisionEncoder
 from dynrefer.registry import registry
 from dynrefer.vocabulary import Vocabularies, load_attributes, load_classes, load_tags
+
+logger = logging.getLogger(__name__)
 
 TOWER = "vision.tower."
 
@@ -58,6 +61,27 @@ def build_model(config: DictConfig, captions: bool = True) -> DynRefer:
     """
     build = registry.get("model", config.arch)
     return build(config) if captions else build(config, captions=False)
+
+
+def load_checkpoints(model: DynRefer, config: DictConfig) -> None:
+    """Loads ``run.load_ckpt_path`` of the whole configuration, one file after the other."""
+    paths = config.run.load_ckpt_path or []
+    for path in [paths] if isinstance(paths, str) else paths:
+        report = open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
+        model.learned_parts |= report.learned
+
+
+def warn_of_noise(model: DynRefer, config: DictConfig) -> None:
+    """One line where decoders that will predict have learned nothing."""
+    parts = [name for name, part in model.named_children() if any(True for _ in part.parameters())]
+    decoders = [name for name in parts if name.endswith("_decoder")]
+    if noise := sorted(set(decoders) - model.learned_parts):
+        path = config.run.load_ckpt_path or "not set"
+        logger.warning(
+            "run.load_ckpt_path is %s and model.pretrained is %s: nothing has trained %s, whose "
+            "predictions are noise; name a checkpoint that training wrote",
+            *(path, config.model.pretrained, ", ".join(noise)),
+        )
 
 
 def load_vocabularies(config: DictConfig) -> Vocabularies:
@@ -100,6 +124,7 @@ def _compose(config: DictConfig, family: Family, captions: bool) -> DynRefer:
     for source in sources:
         report = source.load(model, strict=config.strict)
         model.pretrained_names |= set(map(plain_name, report.loaded))
+        model.learned_parts |= report.learned
     if not model.qformer.query_tokens.is_meta:  # else all of it was built so on purpose
         check_filled(model)
     return model

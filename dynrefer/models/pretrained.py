@@ -71,11 +71,13 @@ class PretrainedModel(nn.Module):
         config: of the model, where a configuration built it.
         pretrained_names: what its ``pretrained`` has filled.
         view_selectors: keys of the run section that say how views are chosen, where it is known.
+        learned_parts: those that a file has given something learned.
     """
 
     config: DictConfig | None = None
     pretrained_names: Collection[str] = frozenset()
     view_selectors: DictConfig | None = None
+    learned_parts: Collection[str] = frozenset()
     caption_decoder: CaptionDecoder | NoCaptionDecoder
     text_encoder: TextEncoder
     vocabularies: Vocabularies

@@ -10,10 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from dynrefer import distributed
 from dynrefer.assets import fetch_hint, local_path
-from dynrefer.checkpoints.loading import load_weights, open_source
+from dynrefer.checkpoints.loading import load_weights
 from dynrefer.config import ConfigError, load_config, require
 from dynrefer.distributed import is_main
-from dynrefer.models.builders import build_model, load_vocabularies
+from dynrefer.models.builders import (
+    build_model,
+    load_checkpoints,
+    load_vocabularies,
+    warn_of_noise,
+)
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.pretrained import folder_config, view_selectors
 from dynrefer.registry import registry
@@ -61,7 +66,12 @@ def _train(config: DictConfig, device: torch.device, output_dir: Path) -> None:
     registry.get("model", config.model.arch)
     registry.get("text_encoder", config.model.text_encoder.name)
     vocabularies = load_vocabularies(config.model)
-    training_data(config, vocabularies.tags)
+    data = training_data(config, vocabularies.tags)
+    if config.model.loss.tag and is_main() and not any(part.has_tags() for part in data.datasets):
+        logger.warning(
+            "no training region has tags (extra_info.parser_result; scripts/convert/add_tags.py "
+            "writes them): the tag decoder learns that there are none"
+        )
     check_evaluation(config, [*config.run.valid_splits, *config.run.test_splits], vocabularies)
     model = _model(config, device)
     build_runner(config, model, output_dir).train()
@@ -119,7 +129,10 @@ def prepare_evaluation(config: DictConfig, splits: Sequence[str], output_dir: Pa
     check_evaluation(config, splits, load_vocabularies(config.model))
     # A language model of billions is not loaded for classes and attributes.
     captions = any("caption" in task.decoders for task in tasks_of(config))
-    return _model(config, device, captions)
+    model = _model(config, device, captions)
+    if is_main():
+        warn_of_noise(model, config)
+    return model
 
 
 def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
@@ -153,8 +166,7 @@ def _model(config: DictConfig, device: torch.device, captions: bool = True) -> D
         torch.manual_seed(config.run.seed)
         model = build_model(config.model, captions)
     model.view_selectors = view_selectors(config)
-    for path in _paths(config.run.load_ckpt_path):
-        open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
+    load_checkpoints(model, config)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     logger.info("%.2f M parameters, %.2f M of them trainable", total / 1e6, trainable / 1e6)

@@ -22,7 +22,7 @@ from dynrefer.datasets.builders import (
 )
 from dynrefer.datasets.loading import make_loader, start_loading
 from dynrefer.distributed import EvaluationSampler, gather_objects, is_main
-from dynrefer.files import file_stem
+from dynrefer.files import check_writable, file_stem
 from dynrefer.models.dynrefer import DynRefer, RegionPrediction
 from dynrefer.progress import Progress
 from dynrefer.registry import registry
@@ -219,13 +219,15 @@ def headline(metrics: Metrics, tasks: Sequence[Task]) -> float:
 def score_file(config: DictConfig, split: str, path: Path, truth: GroundTruth) -> Metrics:
     """Scores a result file; writes its metrics, table and page beside it."""
     tasks = tasks_of(config)
+    pages = path.with_suffix(".metrics.json"), path.with_suffix(".regions.html")
+    for page in pages:
+        check_writable(page)
     for task in tasks:
         task.check(truth)
     predictions = read_predictions(path, truth)
     metrics = score(tasks, predictions, truth)
     judged = _judged(config, split, tasks, metrics, predictions)
     facts = data_facts(evaluated_dataset(config), split, truth) | {"result file": str(path)}
-    pages = path.with_suffix(".metrics.json"), path.with_suffix(".regions.html")
     write_results(*pages, config, facts, judged, truth)
     return metrics
 

@@ -110,6 +110,17 @@ def test_bad_metrics_argument(config_file: Path, pair: str, message: str) -> Non
         compare_results.main(arguments)
 
 
+def test_what_cannot_be_written_is_said_before_the_work(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_results, "chance", lambda *_: pytest.fail("chance was scored"))
+    arguments = argparse.Namespace(
+        metrics=[], truth=config_file, split="test", seed=0, out=tmp_path
+    )
+    with pytest.raises(OSError, match=f"{tmp_path} is a folder"):
+        compare_results.main(arguments)
+
+
 @pytest.mark.parametrize("value", [None, float("nan"), "1.0", [1.0]])
 def test_metrics_without_a_row(tmp_path: Path, value: object) -> None:
     path = metrics_file(tmp_path, 1.0)

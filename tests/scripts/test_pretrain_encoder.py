@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from dynrefer import distributed
+from dynrefer.checkpoints.files import open_checkpoint
 from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import load_config
 from dynrefer.datasets.shapes.language import COLOURS, FIGURES, RELATIONS, SIZES, TEXTURES
@@ -122,6 +123,7 @@ def test_two_processes_write_a_checkpoint_that_a_model_starts_from(
     assert set(written) == set(fresh)
     changed = {name.split(".")[0] for name in written if not written[name].equal(fresh[name])}
     assert changed == {"vision", "fusion", "qformer", "text_encoder"}
+    assert open_checkpoint(out).untrained == {name.split(".")[0] for name in written} - changed
     config.model.pretrained = str(out)
     config.model.vision.freeze, config.model.freeze = True, ["text_encoder"]
     started = build_model(config.model).state_dict()
