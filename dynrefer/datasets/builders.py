@@ -137,6 +137,10 @@ def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
             f"{info.obj_lvl}; regions are used as boxes, one a training sample, as in every "
             "published configuration: with_seg: false, obj_lvl: true"
         )
+    if info.image_root is not None and not Path(info.image_root).is_dir():
+        raise FileNotFoundError(
+            f"datasets.{request.name}.build_info.image_root: no folder at {info.image_root}"
+        )
     step = "train" if request.training else "eval"
     image_options = request.config.vis_processor[step]
     text_options = request.config.text_processor[step]

@@ -27,7 +27,7 @@ from dynrefer.config_schema import LoraConfig
 from dynrefer.models.decoders.caption import CaptionDecoder
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, t5_of
-from dynrefer.models.parts import frozen_parts, precision
+from dynrefer.models.parts import BUILD_ERRORS, frozen_parts, precision
 
 KEY = "model.caption_decoder"
 # Where the language model lies in the whole model.
@@ -171,11 +171,11 @@ def _load(
 
 def _build(config: DictConfig, tokenizer: PreTrainedTokenizerBase, family: Family) -> nn.Module:
     fields = OmegaConf.to_container(config)
-    fields["vocab_size"] = max(fields.get("vocab_size", 0), len(tokenizer))
     try:
+        fields["vocab_size"] = max(fields.get("vocab_size", 0), len(tokenizer))
         return family.build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise ConfigError(f"{KEY}.config: {error}") from error
+    except (*BUILD_ERRORS, StrictDataclassError) as error:
+        raise ConfigError(f"{KEY}.config: {str(error) or repr(error)}") from error
 
 
 def _folder(name: str) -> Path:

@@ -85,6 +85,10 @@ def freeze_parts(model: nn.Module, names: Iterable[str]) -> None:
     model.train(model.training)
 
 
+# What libraries raise where a model cannot be built with some arguments.
+BUILD_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+
+
 def precision(name: str) -> torch.dtype:
     """The dtype of "fp32", "bf16" or "fp16"; without a GPU fp16 becomes fp32."""
     if name == "fp16" and not torch.cuda.is_available():

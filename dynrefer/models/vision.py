@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dynrefer.models.parts import Part, without_autocast
+from dynrefer.models.parts import BUILD_ERRORS, Part, without_autocast
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -104,9 +104,10 @@ def _timm_tower(name: str, options: dict[str, Any]) -> nn.Module:
     """timm's model without a classifier; raises ValueError where it cannot be used here."""
     try:
         tower = timm.create_model(name, num_classes=0, **options)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except BUILD_ERRORS as error:
         raise ValueError(
-            f"model.vision: timm cannot build '{name}' with {options}: {error}"
+            f"model.vision, model.image_size: timm cannot build '{name}' with {options}: "
+            f"{str(error) or repr(error)}"
         ) from error
     if not hasattr(tower, "blocks") or not hasattr(tower, "num_prefix_tokens"):
         raise ValueError(

@@ -51,7 +51,7 @@ from tests.processes import run_script
         (["run.precision=fp12"], "run.precision: fp12; valid is bf16, fp32, fp16"),
         (["run.device=tpu"], "run.device: 'tpu'; valid: auto, cpu, cuda"),
         (["model.vocabulary.tags=none.txt"], "no file at none.txt"),
-        (["model.vision.name=vit_tiny"], "model.vision: timm cannot build 'vit_tiny'"),
+        (["model.vision.name=vit_tiny"], "timm cannot build 'vit_tiny'"),
     ],
 )
 def test_wrong_settings(run_file, refused, tmp_path, options, message):
@@ -67,6 +67,9 @@ def test_wrong_settings(run_file, refused, tmp_path, options, message):
         f"{DATASET}.annotations.val=[none]",
         f"{DATASET}.annotations.test=[none]",
         f"{DATASET}.instances.test=none",
+        f"{DATASET}.image_root=none",
+        "run.lr_sched=none",
+        "model.text_encoder.name=none",
         "run.load_ckpt_path=none",
         "run.resume_ckpt_path=none",
         "model.pretrained=none",

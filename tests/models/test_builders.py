@@ -234,7 +234,17 @@ def test_pretrained_weights(config, model, tmp_path):
     ("values", "error", "match"),
     [
         ({"arch": "dynrefer_t6"}, KeyError, "no model is registered .*; did you mean 'dynrefer_t5"),
-        ({"vision__name": "vit_tinny"}, ValueError, "model.vision: timm cannot build 'vit_tinny'"),
+        ({"image_size": 33}, ValueError, "model.image_size"),
+        ({"vision__options__patch_size": 0}, ValueError, "model.vision, .*: timm cannot build"),
+        ({"vision__options__num_heads": 5}, ValueError, "model.vision, .*: timm cannot build"),
+        ({"caption_decoder__config__d_model": -1}, ConfigError, "model.caption_decoder.config: "),
+        ({"caption_decoder__config__num_heads": 0}, ConfigError, "caption_decoder.config: "),
+        ({"caption_decoder__config__vocab_size": "a"}, ConfigError, "caption_decoder.config: "),
+        (
+            {"vision__name": "vit_tinny"},
+            ValueError,
+            "timm cannot build 'vit_tinny' with",
+        ),
         ({"qformer__num_attention_heads": 3}, ValueError, "32.* is not a multiple"),
         ({"tag_decoder__heads": 3}, ValueError, "decoder width 32 is not a multiple of its 3"),
         ({"text_encoder__name": "word_feature"}, KeyError, "did you mean 'word_features'"),

@@ -172,6 +172,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(make_runner):
     assert not runner.checkpoints.exists()
 
 
+def test_accumulating_over_more_than_an_epoch_is_refused(make_runner):
+    with pytest.raises(ConfigError, match="run.accum_grad_iters: 999; valid is at most the steps"):
+        make_runner("run.accum_grad_iters=999")
+
+
 def test_checkpoints_between_accumulated_batches_are_refused(make_runner):
     with pytest.raises(ConfigError, match="save_every: 3 is not a multiple of run.accum_grad_iter"):
         make_runner("run.save_every=3", "run.accum_grad_iters=2")
