@@ -32,7 +32,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dynrefer.processors import RegionImageProcessor, open_image
+from dynrefer.processors.images import open_image
+from dynrefer.processors.region_image import RegionImageProcessor
 from dynrefer.views import (
     CANDIDATE_RATIOS,
     TaskPriorSelector,

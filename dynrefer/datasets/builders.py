@@ -14,6 +14,7 @@ from dynrefer.datasets.images import summary_of, unreadable_images
 from dynrefer.datasets.region_dataset import RegionDataset
 from dynrefer.datasets.shards.reading import open_shards
 from dynrefer.distributed import gather_objects
+from dynrefer.processors import caption, region_image  # noqa: F401 (they register themselves)
 from dynrefer.processors.control_words import ControlWordSampler
 from dynrefer.registry import registry
 from dynrefer.views.selectors import ViewSelector

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynrefer.processors import CaptionProcessor
+from dynrefer.processors.caption import CaptionProcessor
 from dynrefer.registry import registry
 
 

@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dynrefer.processors import (
+from dynrefer.processors import control_words
+from dynrefer.processors.control_words import (
     ControlWordSampler,
     caption_control_words,
-    control_words,
     join_control_words,
 )
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dynrefer.processors import RegionImageProcessor, check_boxes, open_image
+from dynrefer.processors.images import open_image
+from dynrefer.processors.region_image import RegionImageProcessor, check_boxes
 from dynrefer.registry import registry
 from dynrefer.views import ImagePriorSelector, StochasticSelector, TaskPriorSelector
 from tests.shared import shared_path

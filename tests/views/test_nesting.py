@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynrefer.processors import check_boxes
+from dynrefer.processors.region_image import check_boxes
 from dynrefer.views import CANDIDATE_RATIOS, nested_boxes, pixel_boxes, region_boxes_in_views
 
 # Boxes, ratios and results of the published code on six photographs (their sizes only).

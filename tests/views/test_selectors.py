@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dynrefer.processors import open_image
+from dynrefer.processors.images import open_image
 from dynrefer.registry import registry
 from dynrefer.views import (
     CANDIDATE_RATIOS,
