@@ -9,7 +9,7 @@ from dynrefer.metrics.instances import read_instances
 
 def content():
     image = {"id": 7, "neg_category_ids": [2], "not_exhaustive_category_ids": []}
-    box = {"id": 1, "image_id": 7, "category_id": 2, "bbox": [0, 0, 5, 4.5], "area": 20}
+    box = {"id": 1, "image_id": 7, "category_id": 2, "bbox": [0, 0, 5, 0], "area": 0}
     return {
         "images": [image, {**image, "id": "b"}],
         "annotations": [box | {"iscrowd": 0}, box | {"iscrowd": 1}],
@@ -57,6 +57,8 @@ def test_broken_files_are_named(tmp_path, text, message):
         ("annotations", "bbox", [0, 0, 5, float("nan")], "bbox is"),
         ("annotations", "area", None, "area is None, must be a finite number, 0 or more"),
         ("annotations", "area", -1, "area is -1"),
+        ("annotations", "bbox", [0, 0, 5, -1], "bbox is"),
+        ("annotations", "iscrowd", 2, "iscrowd is 2, must be 0 or 1"),
         ("annotations", "iscrowd", None, "iscrowd is None, must be 0 or 1"),
         ("categories", "name", None, "name is None, must be a name"),
         ("categories", "id", False, "id is False"),

@@ -43,6 +43,8 @@ def test_a_singular_has_no_other_base(word: str) -> None:
         ("lying", "lie"),
         ("leaning", "lean"),
         ("dancing", "dance"),
+        ("mowing", "mow"),
+        ("boxed", "box"),
         ("striped", "stripe"),
         ("stopped", "stop"),
         ("carried", "carry"),

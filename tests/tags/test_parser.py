@@ -20,7 +20,17 @@ from tests.shared import shared_path
 VOCABULARY = TagVocabulary(
     ("dog", "couch", "white", "sleep", "traffic light", "light", "play golf")
 )
-BAR = 0.95  # measured: 97.8 % and above (docs/data.md)
+# Measured precision and recall of subjects and of others: a change that lowers one is a change for
+# the worse (docs/data.md).
+Scores = dict[str, tuple[float, float]]
+OWN_TAGS = {
+    "development": {"subject": (0.9941, 1.0), "others": (0.9947, 1.0)},
+    "held_out": {"subject": (0.9943, 0.9888), "others": (0.9836, 1.0)},
+}
+RAM_TAGS = {
+    "development": {"subject": (0.9883, 1.0), "others": (0.9947, 1.0)},
+    "held_out": {"subject": (0.9831, 0.9776), "others": (0.9782, 0.9944)},
+}
 
 
 @pytest.fixture
@@ -77,21 +87,25 @@ def test_the_hand_made_phrases_are_enough_and_say_what_they_need() -> None:
     assert named.isdisjoint(phrases["distractors"])
 
 
+def assert_reached(scores: Scores, measured: Scores) -> None:
+    """Each number is as measured or better."""
+    pairs = [pair for side in SIDES for pair in zip(scores[side], measured[side], strict=True)]
+    assert all(number >= least for number, least in pairs), scores
+
+
 @pytest.mark.parametrize("half", HALVES)
 def test_precision_and_recall_over_their_own_tags(half: str) -> None:
     phrases = load_phrases()
     vocabulary = vocabulary_of(phrases)
     parser = build_tag_parser("rules", vocabulary)
-    scores = precision_and_recall(parser, vocabulary, phrases[half])
-    assert all(min(scores[side]) >= BAR for side in SIDES), scores
+    assert_reached(precision_and_recall(parser, vocabulary, phrases[half]), OWN_TAGS[half])
 
 
 @pytest.mark.parametrize("half", HALVES)
 def test_precision_and_recall_over_rams_tags(half: str) -> None:
     vocabulary = load_tags(shared_path("data/ram_tag_list.txt"))
     parser = build_tag_parser("rules", vocabulary)
-    scores = precision_and_recall(parser, vocabulary, load_phrases()[half])
-    assert all(min(scores[side]) >= BAR for side in SIDES), scores
+    assert_reached(precision_and_recall(parser, vocabulary, load_phrases()[half]), RAM_TAGS[half])
 
 
 def test_scores_count_wrong_and_missed_tags() -> None:

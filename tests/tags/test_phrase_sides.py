@@ -62,6 +62,20 @@ def sides(phrase: str) -> tuple[str, str]:
         ("light blue shirt by a light", "blue shirt", "light"),
         ("a can that can be seen", "can", "seen"),
         ("that dog", "dog", ""),
+        ("the birds can be seen", "birds", "seen"),
+        # what ends a denial, and a relative clause
+        ("a tree without leaves and a bench", "tree", "bench"),
+        ("the man with no hat is tall", "man tall", ""),
+        ("a man with no hat who holds a ball", "man", "holds ball"),
+        ("the man that holds a ball is tall", "man tall", "holds ball"),
+        # past forms after an article, nouns that are plurals as they are, a verb at the beginning
+        ("a made bed", "made bed", ""),
+        ("sheep graze on grass", "sheep", "graze grass"),
+        ("standing on a road", "", "standing road"),
+        ("a small flying bird", "small flying bird", ""),
+        # an owner's modifiers, and what is none
+        ("the very tall man's hat", "hat", "tall man"),
+        ("on the desk there's one lamp", "lamp", "desk"),
         ("", "", ""),
     ],
 )

@@ -134,6 +134,24 @@ def test_ids_of_another_kind_are_those_of_the_annotations(lines, make_truth, per
         RegionRecognition().evaluate(read, make_truth(rename))
 
 
+def test_an_id_that_is_annotated_is_taken_from_no_other(lines, make_truth):
+    """Number and text are both annotated: a prediction of the one says nothing of the other."""
+
+    def rename(annotation):
+        annotation["id"] = {10: 10, 11: "10"}.get(annotation["id"], annotation["id"])
+
+    read = read_predictions(
+        lines({"id": 10, "score": 1}, {"id": 12, "score": 1}), make_truth(rename)
+    )
+    assert set(read) == {10, 12}
+
+
+def test_limits_are_within(make_truth, perfect):
+    for prediction in perfect.values():
+        prediction["attributes"] = [0, 1.0]
+    assert AttributeDetection().evaluate(perfect, make_truth())["mAP all"] > 0
+
+
 def test_a_file_of_other_regions(lines, make_truth):
     path = lines({"id": 1, "caption": "x"}, {"id": "b", "caption": "y"})
     with pytest.raises(
@@ -232,7 +250,7 @@ def test_an_annotation_file_with_predictions(tmp_path):
         ],
         "attrs": [{"annotations": []}],
     }
-    assert read_predictions(write(tmp_path / "val.json", content)) == {4: {"id": 4, **READ}}
+    assert read_predictions(write(tmp_path / "val.JSON", content)) == {4: {"id": 4, **READ}}
 
 
 def test_a_list_of_annotations_and_one_of_predictions(tmp_path):
