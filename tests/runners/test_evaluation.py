@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -282,6 +283,29 @@ def test_what_an_evaluation_lacks_shows_before_it(make_config, model, options, e
     config = make_config(*options)
     with pytest.raises(error, match=f"(?s){match}"):
         check_evaluation(config, ["val"], model.vocabularies)
+
+
+def test_labels_and_instances_are_checked_before_it(make_config, model, truth_of, tmp_path):
+    """Of every task and split, so that no epoch is lost to them; also for a result file."""
+    source = Path(truth_of().index.source)
+    content = json.loads(source.read_text())
+    content["dataset"]["image_root"] = str(source.parent / "images/val")
+    content["annotations"][1]["extra_info"]["coco_result"]["category"] = "horse"
+    (tmp_path / "wrong.json").write_text(json.dumps(content))
+    wrong = make_config(ALL_TASKS, f"{DATASET}.annotations.val=[{tmp_path}/wrong.json]")
+    (tmp_path / "instances.json").write_text('{"images": [{}]}')
+    broken = make_config(f"{DATASET}.instances.val={tmp_path}/instances.json")
+    (tmp_path / "r.jsonl").write_text('{"id": 1, "caption": "x"}')
+    for config, match in (
+        (wrong, r"wrong.json: region \d+: extra_info.coco_result.category is 'horse', which"),
+        (broken, "instances.json is not a COCO instances file: it has no list 'categories'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            check_evaluation(config, ["test", "val"], model.vocabularies)
+        check_evaluation(config, ["test"], model.vocabularies)
+        truth = ground_truth(config, "val", model.vocabularies)
+        with pytest.raises(ValueError, match=match):
+            evaluation.score_file(config, "val", tmp_path / "r.jsonl", truth)
 
 
 def test_an_untrained_model_is_in_evaluation_mode_while_it_predicts(make_config):
