@@ -50,9 +50,15 @@ import json
 from typing import Any
 
 from dynrefer.config import load_config
-from dynrefer.pictures import best_attributes, check_picture_path, draw_regions, save_picture
+from dynrefer.pictures import (
+    best_attributes,
+    check_picture_path,
+    draw_regions,
+    page_paths,
+    save_picture,
+)
 from dynrefer.predictor import RegionPredictor, RegionResult, as_image, regions_of
-from dynrefer.processors.masks import open_mask
+from dynrefer.processors.masks import as_mask, open_mask
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -62,10 +68,13 @@ def main(arguments: argparse.Namespace) -> None:
     image = as_image(arguments.image)
     if not (arguments.box or arguments.mask):
         raise ValueError("no region is given; give --box X1 Y1 X2 Y2 or --mask FILE")
-    masks = [open_mask(path) for path in arguments.mask]
+    masks = [as_mask(open_mask(path), image.size, f"mask file {path}") for path in arguments.mask]
     boxes, shapes = regions_of(image.size, arguments.box, masks)
     if arguments.out:
         check_picture_path(arguments.out, len(boxes))
+        given = {path.resolve() for path in (arguments.image, *arguments.mask)}
+        if given & {path.resolve() for path in page_paths(arguments.out, len(boxes))}:
+            raise ValueError(f"--out {arguments.out} would write over an image that is read")
 
     predictor = load_predictor(arguments)
     words = (arguments.control or "").split(",")

@@ -5,7 +5,7 @@ for result in predictor.predict("image.jpg", boxes=[[10, 20, 80, 90]]):
     print(result.box, result.prediction.caption)
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from dynrefer.datasets.annotations.fields import printable
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.datasets.builders import build_view_selector
 from dynrefer.distributed import device_of
-from dynrefer.processors.images import ImageError, decoded, to_rgb, upright
+from dynrefer.processors.images import ImageError, open_image, to_rgb, upright
 from dynrefer.processors.masks import Mask, as_mask, mask_box
 from dynrefer.processors.region_image import RegionImageProcessor, RegionViews, check_boxes
 from dynrefer.runners.precision import autocast_dtype
@@ -193,6 +193,8 @@ class RegionPredictor:
         )
         self.model.eval()
         decoders = DECODERS if decoders is None else decoders
+        if isinstance(decoders, str) or not isinstance(decoders, Collection):
+            raise ValueError(f"decoders is {decoders!r:.60}; valid is a list of {DECODERS}")
         predictions: list[RegionPrediction] = []
         for chunk in batch.chunks(self.chunk_size):
             words = controls and [controls[index] for index in chunk.ids]
@@ -229,8 +231,8 @@ def regions_of(
             f"box {index} {np.asarray(boxes)[index].tolist()} is less than a pixel, as boxes in "
             f"shares of the image are; valid are pixels (the image has {size[0]} x {size[1]})"
         )
-    if isinstance(masks, Mapping):
-        raise ValueError("masks is one object of run lengths; valid is a list of masks")
+    if isinstance(masks, Mapping) or not isinstance(masks, Iterable | None):
+        raise ValueError(f"masks is a {type(masks).__name__}; valid is a list of masks")
     given = () if masks is None else masks
     shapes = [as_mask(mask, size, f"mask {index}") for index, mask in enumerate(given)]
     from_masks = np.array([mask_box(shape) for shape in shapes], dtype=np.float32).reshape(-1, 4)
@@ -240,7 +242,7 @@ def regions_of(
 def as_image(image: ImageLike) -> Image.Image:
     """An image of any kind that ``predict`` takes as PIL RGB, upright; ImageError for others."""
     if isinstance(image, str | Path):
-        image = decoded(Path(image))
+        return open_image(Path(image), turn=True)
     if isinstance(image, Image.Image):
         return to_rgb(upright(image))
     if not isinstance(image, np.ndarray):
@@ -258,13 +260,13 @@ def as_image(image: ImageLike) -> Image.Image:
 def _check_controls(controls: Sequence[Sequence[str]] | None, count: int) -> None:
     if controls is None:
         return
-    if isinstance(controls, str) or len(controls) != count:
+    if not isinstance(controls, list | tuple) or len(controls) != count:
         raise ValueError(
             f"controls is {controls!r:.60}; valid is a list of words for each of the "
             f"{count} regions"
         )
     for index, words in enumerate(controls):
-        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        if not isinstance(words, list | tuple) or not all(isinstance(w, str) for w in words):
             raise ValueError(f"controls {index} is {words!r:.60}; valid is a list of words")
         if any(printable(word) != word for word in words):
             raise ValueError(f"controls {index} is {words!r:.60}; valid are texts in UTF-8")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from dynrefer.config import ConfigError
 from dynrefer.datasets.builders import (
@@ -174,7 +175,8 @@ def test_no_regions_no_predictions(predictor):
             "box 1 .* is less than a pixel, as",
         ),
         ([[0, 0, 1, 1]], None, r"valid are pixels \(the image has 60 x 50\)"),
-        (None, {"size": [HEIGHT, WIDTH], "counts": [0, 3000]}, "valid is a list of masks"),
+        (None, {"size": [HEIGHT, WIDTH], "counts": [0, 3000]}, "masks is a dict; valid is a list"),
+        (None, 3, "masks is a int; valid is a list"),
     ],
 )
 def test_bad_regions_are_named(predictor, boxes, masks, message):
@@ -231,6 +233,8 @@ def test_controls_reach_their_regions_in_every_chunk(predictor, monkeypatch):
     [
         ([["red"]], "valid is a list of words for each of the 3 regions"),
         ("red", "valid is a list of words for each"),
+        (3, "controls is 3; valid is a list of words for each"),
+        ([[], None, []], "controls 1 is None; valid is a list of words"),
         (["red", [], []], "controls 0 is 'red'; valid is a list of words"),
         ([[], [], ["red", 3]], "controls 2 is .*; valid is a list of words"),
         ([[], ["caf\udce9"], []], "controls 1 is .*; valid are texts in UTF-8"),
@@ -255,6 +259,12 @@ def test_only_the_decoders_asked_for_run(predictor, monkeypatch):
     prediction = predictor.predict(IMAGE, BOXES, decoders=["classes"])[0].prediction
     assert prediction.class_name is not None
     assert (prediction.caption, prediction.tags, prediction.attributes) == (None, None, None)
+
+
+@pytest.mark.parametrize("decoders", ["caption", 3])
+def test_bad_decoders(predictor, decoders):
+    with pytest.raises(ValueError, match=f"decoders is '?{decoders}'?; valid is a list of"):
+        predictor.predict(IMAGE, BOXES, decoders=decoders)
 
 
 def test_dropout_is_off_and_drawn_views_repeat(predictor):
@@ -310,3 +320,16 @@ def test_missing_weights(config, tmp_path):
         RegionPredictor.from_checkpoint(tmp_path, device="cpu")
     with pytest.raises(ConfigError, match="predictions need weights"):
         RegionPredictor.from_config(config)
+
+
+def test_chunks_and_strictness_are_the_configuration_s(config, checkpoint, tmp_path):
+    """A file that lacks a tensor is refused, or taken with a warning where strict is false."""
+    tensors = load_file(checkpoint / "trainable.safetensors")
+    del tensors[next(name for name in tensors if name.startswith("vision.tower.blocks"))]
+    save_file(tensors, tmp_path / "trainable.safetensors")
+    config = config.copy()
+    config.run.load_ckpt_path, config.run.split_size = str(tmp_path), 7
+    with pytest.raises(ValueError, match="it lacks 1 tensors"):
+        RegionPredictor.from_config(config, "cpu")
+    config.model.strict = False
+    assert RegionPredictor.from_config(config, "cpu").chunk_size == 7

@@ -1,5 +1,6 @@
 import pytest
 
+import dynrefer.tags  # noqa: F401  (as do converters)
 from dynrefer.registry import KINDS, Registry, UnknownNameError, nearest, registry
 from dynrefer.runners import entry  # noqa: F401  (registers every part)
 

@@ -34,18 +34,18 @@ class ImageFile(Protocol):
         """The file's content; FileNotFoundError where it is missing."""
 
 
-def open_image(path: str | ImageFile) -> Image.Image:
+def open_image(path: str | ImageFile, turn: bool = False) -> Image.Image:
     """Decodes an image file to RGB; see :func:`to_rgb` for the other modes.
 
-    The pixels stay as they are stored, because annotations refer to those, as published;
-    :func:`upright` turns an image as its EXIF orientation says.
+    The pixels stay as they are stored, because annotations refer to those, as published; ``turn``
+    has them :func:`upright`, as viewers show them.
 
     Raises:
         ImageError: see :func:`decoded` and :func:`to_rgb`.
     """
     image = decoded(path)
     try:
-        return to_rgb(image)
+        return to_rgb(upright(image) if turn else image)
     except ImageError as error:
         raise ImageError(f"image file {path} cannot be used: {error}") from error
 

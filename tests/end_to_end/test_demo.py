@@ -25,6 +25,8 @@ def files(tmp_path_factory):
     mask[10:40, 20:45] = 255
     Image.fromarray(mask).save(folder / "mask.png")
     Image.fromarray(mask * 0).save(folder / "empty.png")
+    Image.new("L", (3, 2), 255).save(folder / "small.png")
+    Image.new("F", (60, 50)).save(folder / "float.tiff")
     return folder
 
 
@@ -132,6 +134,10 @@ def test_configuration_with_a_checkpoint(files, capsys):
         (["--box", 1, 2, 3, 4, "--out", "{files}/none/out.png"], "there is no folder"),
         (["--box", 1, 2, 3, 4, "--out", "out.gif"], "suffix '.gif'"),
         (["--box", 1, 2, 3, 4, "--top", -1], "--top -1"),
+        (["--mask", "{files}/small.png"], "mask file {files}/small.png is bool [2, 3]; valid is"),
+        (["--box", 1, 2, 3, 4, "--out", "{files}/image.png"], "would write over an image"),
+        (["--box", 0.1, 0.2, 0.5, 0.6], "box 0 [0.1, 0.2, 0.5, 0.6] is less than a pixel"),
+        (["--box", 1, 2, 3, 4, "--image", "{files}/float.tiff"], "float.tiff cannot be used"),
     ],
 )
 def test_errors_come_before_the_model(files, monkeypatch, capsys, more, message):
@@ -139,7 +145,8 @@ def test_errors_come_before_the_model(files, monkeypatch, capsys, more, message)
         raise AssertionError("the model was built")
 
     monkeypatch.setattr(demo, "load_predictor", refuse)
-    assert_error(arguments_for(files, *(str(m).format(files=files) for m in more)), message, capsys)
+    arguments = arguments_for(files, *(str(m).format(files=files) for m in more))
+    assert_error(arguments, message.replace("{files}", str(files)), capsys)
 
 
 @pytest.mark.parametrize(
