@@ -29,6 +29,7 @@ from dynrefer.checkpoints.files import FROZEN, TRAINABLE, open_checkpoint, read_
 from dynrefer.checkpoints.folders import CHECKSUMS, new_folder, verify_folder, write_tensors
 from dynrefer.checkpoints.formats import FORMATS
 from dynrefer.checkpoints.loading import load_state, split_trainable
+from dynrefer.checksums import read_checksums
 from dynrefer.distributed import barrier, gather_objects, is_main, rank, world_size
 from dynrefer.files import sync, write_text
 from dynrefer.models import pretrained
@@ -149,6 +150,8 @@ def check_whole(folder: Path) -> None:
     for name in (STATE, CHECKSUMS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no checkpoint at {folder} ({name} is missing)")
+    if STATE not in read_checksums(folder / CHECKSUMS):
+        raise ValueError(f"{folder / CHECKSUMS} is broken: it does not name {STATE}")
     verify_folder(folder)
 
 

@@ -25,6 +25,7 @@ from dynrefer.datasets.builders import (
 from dynrefer.datasets.loading import make_loader, start_loading
 from dynrefer.distributed import (
     TrainingBatchSampler,
+    barrier,
     is_main,
     mean_over_processes,
     world_size,
@@ -296,6 +297,8 @@ class EpochRunner:
         if is_main():
             if is_best:
                 point(self.checkpoints / "best", self.saved)
+            self.log.sync()
             note_evaluated(self.checkpoints, self.saved, self.position.best_score)
+        barrier()  # all of them load the same `best`
         self.position.epoch, self.position.step = epoch + 1, 0
         return metrics

@@ -97,6 +97,22 @@ def test_best_is_the_best_and_last_the_last(judged):
     assert names["previous"] == f"step-{3 * steps:08d}" and runner.position.best_score == 30.0
 
 
+def test_all_processes_wait_for_best_and_the_log_is_on_the_disk(judged, monkeypatch):
+    """Before a process loads `best`; and before the evaluation counts as done."""
+    calls = []
+
+    def note(owner, name):
+        done = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given: calls.append(name) or done(*given))
+
+    note(epoch_runner, "point")
+    note(epoch_runner.RunLog, "sync")
+    note(epoch_runner, "note_evaluated")
+    note(epoch_runner, "barrier")
+    judged([1.0])
+    assert calls == ["sync", "point", "sync", "note_evaluated", "barrier"]
+
+
 def test_best_is_judged_by_the_mean_over_splits(judged):
     splits = "run.valid_splits=[val,test]"
     _, runner = judged([10.0, 50.0, 40.0, 40.0], "run.max_epoch=2", splits)

@@ -126,6 +126,7 @@ def overwrite(path):
         (lambda path: path.unlink(), "config.yaml", "config.yaml is missing"),
         (lambda path: path.unlink(), "SHA256SUMS", "(SHA256SUMS is missing)"),
         (truncate, "SHA256SUMS", "SHA256SUMS is broken"),
+        (lambda path: path.write_text(""), "SHA256SUMS", "SHA256SUMS is broken"),
         (lambda path: shutil.rmtree(path.parent), "state.pt", "last is missing"),
         (lambda path: path.parent.parent.joinpath("last").unlink(), "state.pt", "last is missing"),
     ],
