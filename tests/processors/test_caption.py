@@ -16,6 +16,7 @@ from dynrefer.registry import registry
         ('He said: "stop!" (now); #1 ~ *', "he said stop now 1"),
         ("dog's t-shirt, really?", "dog's t-shirt, really?"),
         ("a red ball\n", "a red ball"),
+        ("one\ttab", "one\ttab"),  # a single blank of any kind stays, as published
         ("...", ""),
         ("", ""),
         ("Ünïcode ÉTÉ", "ünïcode été"),

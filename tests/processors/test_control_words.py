@@ -80,6 +80,17 @@ def test_published_ratios():
     assert all(abs(count / len(strings) - 0.25) < 0.03 for count in kept.values())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_draws_go_to_tags_first_and_then_to_words_of_the_caption(seed):
+    rng = np.random.default_rng(seed)
+    rng.random()  # whether all of them go
+    words = np.array(["grass", "dog", "red dog"])
+    kept = np.flatnonzero(rng.random(3) >= 0.5)
+    expected = ",".join(words[rng.permutation(kept)]) + "|"
+    sampler, again = ControlWordSampler(0, 0.5), np.random.default_rng(seed)
+    assert sampler("a red dog", ["grass", "dog"], again) == expected
+
+
 @pytest.mark.parametrize("ratios", [(1, 0), (0, 1)])
 def test_everything_dropped(ratios):
     assert set(sample(ControlWordSampler(*ratios), 200)) == {"|"}

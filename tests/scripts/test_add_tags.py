@@ -10,6 +10,7 @@ REGIONS = [
     {"id": 1, "image_id": 1, "bbox": [0, 0, 5, 5], "caption": "a red dog on the grass"},
     {"id": 2, "image_id": 1, "bbox": [0, 0, 5, 5], "caption": "something else"},
     {"id": 3, "image_id": 1, "bbox": [0, 0, 5, 5]},
+    {"id": 4, "image_id": 1, "bbox": [0, 0, 5, 5], "caption": "wearing red"},
 ]
 
 
@@ -35,7 +36,7 @@ def test_tags_and_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert regions[2] == REGIONS[2]
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
-    assert [line[-1] for line in lines[1:]] == ["2", "1", "1", "1.00", "0.50"]
+    assert [line[-1] for line in lines[1:]] == ["3", "1", "1", "0.67", "0.67"]
     assert printed.err == ""  # a bar is for terminals, and for what takes minutes
 
 
@@ -52,7 +53,7 @@ def test_it_runs_as_a_script_with_workers_and_own_synonyms(folder: Path) -> None
 def test_the_estimate_counts_across_chunks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for size in (1, 5, 13, 1 << 20):
         monkeypatch.setattr(add_tags, "_CHUNK_BYTES", size)
-        assert add_tags.about_how_many(folder / "in.json") == 3
+        assert add_tags.about_how_many(folder / "in.json") == 4
 
 
 def write(folder: Path, content: bytes) -> None:
