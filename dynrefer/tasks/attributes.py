@@ -1,5 +1,7 @@
 """Attribute detection: a score for each attribute of a region (OVAD)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dynrefer.datasets.annotations import RegionRecord
@@ -20,26 +22,32 @@ class AttributeDetection(Task):
 
     name = "attribute_detection"
     decoders = frozenset({"attributes"})
+    field = "attributes"
     headline = "mAP all"
     label_name = "extra_info.ovad_result.att_vec"
     score_name = "average precision of the region's positive attributes, by its scores"
+    score = staticmethod(label_precision)
+
+    def names(self, truth: GroundTruth) -> Sequence[str]:
+        """The attributes."""
+        return truth.vocabularies.attributes.names
 
     def label(self, region: RegionRecord, truth: GroundTruth) -> list[int] | None:
         """1, 0 or -1 (not labelled) for each attribute; None where the region carries no labels."""
-        vector = extra_info(region, "ovad_result", "att_vec", truth)
-        names = truth.vocabularies.attributes.names
+        vector, names = extra_info(region, "ovad_result", "att_vec", truth), self.names(truth)
         if vector is None:
             return None
+        fault = ""
         if not isinstance(vector, list) or len(vector) != len(names):
             count = f"{len(vector)} labels" if isinstance(vector, list) else repr(vector)[:60]
-            fault = f"ovad_result.att_vec is {count}, the vocabulary has {len(names)} attributes"
-            raise wrong_label(region, fault, truth)
-        for name, value in zip(names, vector, strict=True):
-            if isinstance(value, bool) or value not in (1, 0, -1):
-                fault = (
-                    f"ovad_result.att_vec: attribute '{name}' is {value!r:.60}, must be 1, 0 or -1"
-                )
-                raise wrong_label(region, fault, truth)
+            fault = f" is {count}, the vocabulary has {len(names)} attributes"
+        else:
+            for name, value in zip(names, vector, strict=True):
+                if isinstance(value, bool) or value not in (1, 0, -1):
+                    fault = f": attribute '{name}' is {value!r:.60}, must be 1, 0 or -1"
+                    break
+        if fault:
+            raise wrong_label(region, f"ovad_result.att_vec{fault}", truth)
         return vector
 
     def labelled(self, truth: GroundTruth) -> list[tuple[RegionRecord, list[int]]]:
@@ -51,46 +59,27 @@ class AttributeDetection(Task):
 
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """Metrics over the regions that carry attribute labels (``ovad_result.att_vec``)."""
+        regions, labels = zip(*self.labelled(truth), strict=True)
+        scores = self.matrix(predictions, regions, truth)
         attributes = truth.vocabularies.attributes.entries
-        labelled = self.labelled(truth)
-        scores = [
-            self.field_of(predictions, region, "attributes", len(attributes))
-            for region, _ in labelled
-        ]
-        labels = np.array([vector for _, vector in labelled], dtype=np.int64)
-        result = attribute_metrics(np.array(scores, dtype=np.float32), labels, attributes)
-        metrics = {f"mAP {group}": value for group, value in result["map"].items()}
+        result = attribute_metrics(scores, np.array(labels, dtype=np.int64), attributes)
         pooled = result["threshold"]["overall"].get("all", {})
-        metrics |= {f"{name} at 0.5": value for name, value in pooled.items()}
-        return metrics | {f"AP {name}": value for name, value in result["ap"].items()}
+        return {
+            **{f"mAP {group}": value for group, value in result["map"].items()},
+            **{f"{name} at 0.5": value for name, value in pooled.items()},
+            **{f"AP {name}": value for name, value in result["ap"].items()},
+        }
 
-    def region_score(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> float | None:
-        """Average precision within the region; None where no attribute is labelled positive."""
-        labels = self.label(region, truth)
-        if labels is None:
-            return None
-        scores = self.field_of(predictions, region, "attributes", len(labels))
-        return label_precision(scores, labels)
-
-    def region_words(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> RegionWords:
+    @staticmethod
+    def words(said: Sequence[float], label: list[int] | None, names: Sequence[str]) -> RegionWords:
         """The attributes with the highest scores, and the positive ones with score and rank.
 
         Ranks are those among the labelled attributes, as in the score.
         """
-        names = truth.vocabularies.attributes.names
-        labels = self.label(region, truth) or [-1] * len(names)
-        scores = self.field_of(predictions, region, "attributes", len(names))
-        order = sorted(range(len(names)), key=lambda index: -scores[index])
-        labelled = [index for index in order if labels[index] >= 0]
+        labels = label or [-1] * len(names)
+        order = sorted(range(len(names)), key=lambda index: -said[index])
+        ranks = enumerate((index for index in order if labels[index] >= 0), start=1)
         return RegionWords(
-            [f"{names[i]} {scores[i]:.2f} ({SIGNS[labels[i]]})" for i in order[:SHOWN]],
-            [
-                f"{names[i]} {scores[i]:.2f} (rank {rank})"
-                for rank, i in enumerate(labelled, start=1)
-                if labels[i] == 1
-            ],
+            [f"{names[i]} {said[i]:.2f} ({SIGNS[labels[i]]})" for i in order[:SHOWN]],
+            [f"{names[i]} {said[i]:.2f} (rank {rank})" for rank, i in ranks if labels[i] == 1],
         )

@@ -1,5 +1,7 @@
 """Region captioning: one caption a region against its references (VG, RefCOCOg)."""
 
+from collections.abc import Sequence
+
 from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.metrics.captions import caption_metrics
 from dynrefer.registry import registry
@@ -13,27 +15,19 @@ class Captions(Task):
     """What tasks that judge captions share: the score of a single region, and its words."""
 
     decoders = frozenset({"caption"})
+    field = "caption"
     label_name = "a caption"
     score_name = "F1 of the caption's words, against the best reference"
+    score = staticmethod(token_f1)
 
     def label(self, region: RegionRecord, truth: GroundTruth) -> tuple[str, ...] | None:
         """The reference captions; None without one."""
         return region.captions or None
 
-    def region_score(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> float | None:
-        """F1 of the words; None without a reference caption."""
-        if not region.captions:
-            return None
-        return token_f1(self.field_of(predictions, region, "caption"), region.captions)
-
-    def region_words(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> RegionWords:
+    @staticmethod
+    def words(said: str, label: Sequence[str] | None, names: None) -> RegionWords:
         """The caption, and all references."""
-        caption = self.field_of(predictions, region, "caption") or "(empty)"
-        return RegionWords([caption], list(region.captions))
+        return RegionWords([said or "(empty)"], list(label or ()))
 
 
 @registry.register("task", "region_captioning")
@@ -48,6 +42,6 @@ class RegionCaptioning(Captions):
         labelled = self.labelled(truth)
         metrics = caption_metrics(
             {region.id: references for region, references in labelled},
-            {region.id: self.field_of(predictions, region, "caption") for region, _ in labelled},
+            {region.id: self.said(predictions, region, truth) for region, _ in labelled},
         )
         return {name: 100 * value for name, value in metrics.items()}

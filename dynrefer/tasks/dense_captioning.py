@@ -1,8 +1,6 @@
 """Dense captioning: captions of all regions of an image, judged by place and words (VG)."""
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Iterator
 
 from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.metrics.dense_captions import DenseCaptionImage, dense_caption_map
@@ -33,7 +31,7 @@ class DenseCaptioning(Captions):
         for annotated, predicted in truth.annotated_images():
             captions += sum(len(region.captions) for region in annotated)
             for region in predicted:
-                self._detector_score(region, truth)
+                _detector_score(region, truth)
         if not captions:
             source = (truth.annotated or truth.index).source
             raise ValueError(f"{source}: no region has {self.label_name}")
@@ -47,23 +45,15 @@ class DenseCaptioning(Captions):
         metrics |= {f"AP {pair}": value for pair, value in result["ap_breakdown"].items()}
         return {name: 100 * value for name, value in metrics.items()}
 
-    def region_scores(self, predictions: Predictions, truth: GroundTruth) -> dict[int | str, float]:
-        """The score of every predicted region; 0 where it overlaps no annotated one."""
-        if truth.annotated is None:
-            return super().region_scores(predictions, truth)
-        return {
-            region.id: self._score_among(annotated, predictions, region)
-            for annotated, predicted in truth.annotated_images()
-            for region in predicted
-        }
-
     def region_score(
         self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> float | None:
-        """F1 of the words, times the IoU where the region is a detector's box."""
+        """F1 of the words; of a detector's box times the IoU, 0 where it overlaps nothing."""
         if truth.annotated is None:
             return super().region_score(predictions, region, truth)
-        return self._score_among(truth.annotated_regions(region), predictions, region)
+        target, iou = most_overlapping(region, truth.annotated_regions(region))
+        said = self.said(predictions, region, truth)
+        return iou * token_f1(said, target.captions) if target else 0.0
 
     def region_words(
         self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
@@ -76,42 +66,27 @@ class DenseCaptioning(Captions):
         references = target.captions if target else ()
         return RegionWords(words.said, [f"{text} (IoU {iou:.2f})" for text in references])
 
-    def _score_among(
-        self,
-        annotated: Sequence[RegionRecord],
-        predictions: Predictions,
-        region: RegionRecord,
-    ) -> float:
-        target, iou = most_overlapping(region, annotated)
-        caption = self.field_of(predictions, region, "caption")
-        return iou * token_f1(caption, target.captions) if target else 0.0
-
     def _images(self, predictions: Predictions, truth: GroundTruth) -> Iterator[DenseCaptionImage]:
         for annotated, predicted in truth.annotated_images():
             captions = [(region.box, text) for region in annotated for text in region.captions]
-            scores = [self._confidence(predictions, region, truth) for region in predicted]
+            scores = [_detector_score(region, truth) for region in predicted]
+            # As published, a detector's score takes the place of the caption's; they are not
+            # multiplied.
             yield DenseCaptionImage(
-                target_boxes=np.array([box for box, _ in captions]).reshape(-1, 4),
-                target_text=[caption for _, caption in captions],
-                boxes=np.array([region.box for region in predicted]).reshape(-1, 4),
-                text=[self.field_of(predictions, region, "caption") for region in predicted],
-                scores=np.array(scores),
+                [box for box, _ in captions],
+                [caption for _, caption in captions],
+                [region.box for region in predicted],
+                [self.said(predictions, region, truth) for region in predicted],
+                [
+                    self.field_of(predictions, region, "score") if score is None else score
+                    for region, score in zip(predicted, scores, strict=True)
+                ],
                 image_id=(annotated or predicted)[0].image_id,
             )
 
-    def _confidence(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> float:
-        """The detector's score where the box has one, else the caption's.
 
-        As published, one takes the other's place; they are not multiplied.
-        """
-        score = self._detector_score(region, truth)
-        return self.field_of(predictions, region, "score") if score is None else score
-
-    @staticmethod
-    def _detector_score(region: RegionRecord, truth: GroundTruth) -> float | None:
-        score = extra_info(region, "grit_result", "score", truth)
-        if score is not None and (fault := fault_of(score, "score")):
-            raise wrong_label(region, f"grit_result.score {fault}", truth)
-        return score
+def _detector_score(region: RegionRecord, truth: GroundTruth) -> float | None:
+    score = extra_info(region, "grit_result", "score", truth)
+    if score is not None and (fault := fault_of(score, "score")):
+        raise wrong_label(region, f"grit_result.score {fault}", truth)
+    return score

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from dynrefer.datasets.annotations import AnnotationIndex, RegionRecord
@@ -50,12 +50,13 @@ class GroundTruth:
 
     def of_readable_images(self, predicted: Container[int | str]) -> "GroundTruth":
         """Without the images that could not be read: none of their regions is ``predicted``."""
-        left_out = set(self.left_out)
-        for position in self.positions():
-            ids = [self.index.region(i).id for i in self.index.regions_of_image(position)]
-            if ids and not any(id_ in predicted for id_ in ids):
-                left_out.add(position)
-        return replace(self, left_out=frozenset(left_out))
+        left_out = {
+            position
+            for position in self.positions()
+            if (regions := _regions(self.index, position))
+            and not any(region.id in predicted for region in regions)
+        }
+        return replace(self, left_out=self.left_out | left_out)
 
     def image_ids(self) -> dict[int | str, int]:
         """Position in ``index`` of each image that counts, by its id."""
@@ -63,10 +64,7 @@ class GroundTruth:
 
     def images(self) -> Iterator[list[RegionRecord]]:
         """The predicted regions of each image that has any, in the order of the file."""
-        for position in self.positions():
-            regions = _regions(self.index, position)
-            if regions:
-                yield regions
+        return filter(None, (_regions(self.index, position) for position in self.positions()))
 
     def regions(self) -> Iterator[RegionRecord]:
         """All predicted regions, in the order of the file."""
@@ -83,28 +81,27 @@ class GroundTruth:
     def annotated_images(self) -> Iterator[tuple[list[RegionRecord], list[RegionRecord]]]:
         """The annotated and the predicted regions of each image that has any of them.
 
-        Raises:
-            ValueError: ``index`` has an image that ``annotated`` does not have.
+        Raises ValueError where ``index`` has an image that ``annotated`` does not have.
         """
         if self.annotated is None:
             yield from ((regions, regions) for regions in self.images())
             return
         places = self.image_ids()
-        missing = set(places)
-        for position in range(self.annotated.num_images):
-            image_id = self.annotated.image(position).id
-            missing.discard(image_id)
+        missing = [id_ for id_ in places if id_ not in self._annotated_places]
+        if missing:
+            raise ValueError(
+                f"{self.index.source}: {len(missing)} images are not in {self.annotated.source}, "
+                f"e.g. image id {missing[0]!r}"
+            )
+        for image_id, position in self._annotated_places.items():
             if image_id in places or self.is_whole:
                 predicted = _regions(self.index, places[image_id]) if image_id in places else []
                 annotated = _regions(self.annotated, position)
                 if annotated or predicted:
                     yield annotated, predicted
-        if missing:
-            raise ValueError(
-                f"{self.index.source}: {len(missing)} images are not in {self.annotated.source}, "
-                f"e.g. image id {next(iter(missing))!r}"
-            )
 
 
+# A detector's boxes ask for the annotated regions of one image after the other.
+@lru_cache(maxsize=1)
 def _regions(index: AnnotationIndex, image: int) -> list[RegionRecord]:
     return [index.region(i) for i in index.regions_of_image(image)]

@@ -24,41 +24,22 @@ class Recognition(Task):
     """What tasks that judge classes share: logits, and the score and words of a single region."""
 
     decoders = frozenset({"classes"})
+    field = "class_logits"
     score_name = "logit of the true class minus the largest other one"
+    score = staticmethod(class_margin)
 
-    def region_score(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> float | None:
-        """Margin of the true class; None where the region carries no category."""
-        label = self.label(region, truth)
-        if label is None:
-            return None
-        return class_margin(self._logits(predictions, region, truth), label)
+    def names(self, truth: GroundTruth) -> Sequence[str]:
+        """The classes."""
+        return truth.vocabularies.classes.names
 
-    def region_words(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> RegionWords:
+    @staticmethod
+    def words(said: Sequence[float], label: int | None, names: Sequence[str]) -> RegionWords:
         """The classes with the largest logits, and the true one with its own where it is known."""
-        names, label = truth.vocabularies.classes.names, self.label(region, truth)
-        logits = self._logits(predictions, region, truth)
-        best = sorted(range(len(names)), key=lambda index: -logits[index])[:SHOWN]
+        best = sorted(range(len(names)), key=lambda index: -said[index])[:SHOWN]
+        true = [] if label is None else [label]
         return RegionWords(
-            [f"{names[index]} {logits[index]:.2f}" for index in best],
-            [] if label is None else [f"{names[label]} {logits[label]:.2f}"],
+            *([f"{names[i]} {said[i]:.2f}" for i in shown] for shown in (best, true))
         )
-
-    def _logits(
-        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
-    ) -> list[float]:
-        count = len(truth.vocabularies.classes.names)
-        return self.field_of(predictions, region, "class_logits", count)
-
-    def _matrix(
-        self, predictions: Predictions, regions: Sequence[RegionRecord], truth: GroundTruth
-    ) -> np.ndarray:
-        """Logits float32 [regions, classes]."""
-        rows = [self._logits(predictions, region, truth) for region in regions]
-        return np.array(rows, dtype=np.float32)
 
 
 @registry.register("task", "region_recognition")
@@ -74,8 +55,7 @@ class RegionRecognition(Recognition):
 
     def label(self, region: RegionRecord, truth: GroundTruth) -> int | None:
         """Index of the region's category (``coco_result.category``); None where it has none."""
-        category = extra_info(region, "coco_result", "category", truth)
-        names = truth.vocabularies.classes.names
+        category, names = extra_info(region, "coco_result", "category", truth), self.names(truth)
         if category is not None and category not in names:
             fault = f"is {category!r:.60}, which is not in the class vocabulary"
             raise wrong_label(region, f"coco_result.category {fault}", truth)
@@ -90,14 +70,12 @@ class RegionRecognition(Recognition):
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """Accuracy over the regions that carry a category, and box mAP."""
         regions, labels = zip(*self.labelled(truth), strict=True)
-        scores = self._matrix(predictions, regions, truth)
+        scores = self.matrix(predictions, regions, truth)
         metrics = {"accuracy": 100 * top1_accuracy(scores, np.array(labels))}
         if truth.instances is not None and truth.is_whole:
             instances = _instances(truth, of_lvis=False)
-            detections = detections_of(regions, scores, truth, instances)
-            box_metrics = coco_box_metrics(instances, detections)
-            # COCOeval gives -1 where no object has the size.
-            metrics |= {f"box {name}": 100 * ap for name, ap in box_metrics.items() if ap >= 0}
+            aps = coco_box_metrics(instances, _detections(regions, scores, truth, instances))
+            metrics |= {f"box {name}": value for name, value in _percent(aps).items()}
         return metrics
 
 
@@ -115,7 +93,7 @@ class ImageNetS(Recognition):
     def label(self, region: RegionRecord, truth: GroundTruth) -> int | None:
         """Index of the region's class; None where it has none."""
         label = extra_info(region, "imagenet_s_result", "category_id", truth)
-        count = len(truth.vocabularies.classes)
+        count = len(self.names(truth))
         is_index = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < count
         if label is not None and not is_index:
             fault = f"is {label!r:.60}, no index of the {count} classes"
@@ -125,13 +103,12 @@ class ImageNetS(Recognition):
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """Top-1 and top-5 over the classes that occur, and top-1 over the regions."""
         regions, labels = zip(*self.labelled(truth), strict=True)
-        scores = self._matrix(predictions, regions, truth), np.array(labels)
-        metrics = {
-            "class-mean top-1": class_mean_accuracy(*scores),
-            "class-mean top-5": class_mean_accuracy(*scores, k=5),
-            "accuracy": top1_accuracy(*scores),
+        scores = self.matrix(predictions, regions, truth), np.array(labels)
+        return {
+            "class-mean top-1": 100 * class_mean_accuracy(*scores),
+            "class-mean top-5": 100 * class_mean_accuracy(*scores, k=5),
+            "accuracy": 100 * top1_accuracy(*scores),
         }
-        return {name: 100 * value for name, value in metrics.items()}
 
 
 @registry.register("task", "lvis_detection")
@@ -156,25 +133,24 @@ class LvisDetection(Recognition):
 
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """AP, by IoU, by size and by frequency of the category, over the images that count."""
-        instances = _instances(truth, of_lvis=True)
-        regions = list(truth.regions())
-        scores = self._matrix(predictions, regions, truth)
-        metrics = lvis_box_metrics(
-            instances,
-            detections_of(regions, scores, truth, instances),
-            None if truth.is_whole else truth.image_ids(),
-        )
-        # -1 where there is no object of the kind.
-        return {name: 100 * value for name, value in metrics.items() if value >= 0}
+        instances, regions = _instances(truth, of_lvis=True), list(truth.regions())
+        scores = self.matrix(predictions, regions, truth)
+        detections = _detections(regions, scores, truth, instances)
+        counted = None if truth.is_whole else truth.image_ids()
+        return _percent(lvis_box_metrics(instances, detections, counted))
+
+
+def _percent(metrics: dict[str, float]) -> dict[str, float]:
+    """Without those that are -1, for there is no object of the kind."""
+    return {name: 100 * value for name, value in metrics.items() if value >= 0}
 
 
 def _instances(truth: GroundTruth, of_lvis: bool) -> Instances:
     """The instances file, with every image and every class of the ground truth; else ValueError."""
+    source = truth.index.source
     if truth.instances is None:
-        raise ValueError(
-            f"{truth.index.source}: lvis_detection needs the annotations of LVIS, "
-            "build_info.instances of the dataset"
-        )
+        needed = "the annotations of LVIS, build_info.instances of the dataset"
+        raise ValueError(f"{source}: lvis_detection needs {needed}")
     instances = read_instances(truth.instances, of_lvis)
     known = Counter(plain_name(category["name"]) for category in instances.categories.values())
     for name in truth.vocabularies.classes.names:
@@ -183,19 +159,15 @@ def _instances(truth: GroundTruth, of_lvis: bool) -> Instances:
             raise ValueError(f"{instances.source}: {count} named {name}")
     counted = truth.image_ids()
     if not any(annotation["image_id"] in counted for annotation in instances.annotations):
-        raise ValueError(
-            f"{instances.source}: has no annotation of the images of {truth.index.source}"
-        )
+        raise ValueError(f"{instances.source}: has no annotation of the images of {source}")
     for region in truth.regions():
         if region.image_id not in instances.images:
-            raise ValueError(
-                f"{instances.source}: has no image {region.image_id!r}, which region "
-                f"{region.id!r} of {truth.index.source} is in"
-            )
+            place = f"image {region.image_id!r}, which region {region.id!r} of {source} is in"
+            raise ValueError(f"{instances.source}: has no {place}")
     return instances
 
 
-def detections_of(
+def _detections(
     regions: Sequence[RegionRecord], scores: np.ndarray, truth: GroundTruth, instances: Instances
 ) -> list[dict[str, Any]]:
     """COCO results: each region with its best class, the class logit as score.
@@ -208,7 +180,6 @@ def detections_of(
     detections = []
     for region, best, score in zip(regions, scores.argmax(1), scores.max(1), strict=True):
         x1, y1, x2, y2 = region.box
-        category, box = category_ids[best], [x1, y1, x2 - x1, y2 - y1]
-        found = {"image_id": region.image_id, "category_id": category, "bbox": box}
-        detections.append({**found, "score": float(score)})
+        found = {"image_id": region.image_id, "category_id": category_ids[best]}
+        detections.append({**found, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(score)})
     return detections

@@ -6,7 +6,7 @@ They are not the benchmarks' metrics, which have no value for one region alone o
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from dynrefer.metrics.dense_captions import pairwise_iou
 WORD = re.compile(r"\w+")
 
 
-@dataclass(frozen=True)
-class RegionWords:
+class RegionWords(NamedTuple):
     """What a report says of one region: lines of what was predicted, and of what is true."""
 
     said: list[str]
@@ -30,14 +29,14 @@ def token_f1(caption: str, references: Sequence[str]) -> float:
 
     Words in lower case, each as often as it occurs; 0 where there is no reference with a word.
     """
-    words = Counter(WORD.findall(caption.lower()))
-    best = 0.0
-    for reference in references:
-        true = Counter(WORD.findall(reference.lower()))
-        common = (words & true).total()
-        if common:
-            best = max(best, 2 * common / (words.total() + true.total()))
-    return best
+    words = _words(caption)
+    every = [(true, 2 * (words & true).total()) for true in map(_words, references)]
+    scores = (common / (words + true).total() for true, common in every if common)
+    return max(scores, default=0.0)
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(WORD.findall(text.lower()))
 
 
 def most_overlapping(

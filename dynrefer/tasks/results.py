@@ -26,18 +26,12 @@ Id = int | str
 Prediction = Mapping[str, Any]
 Predictions = Mapping[Id, Prediction]
 # The release's fields and ours.
-RELEASE_FIELDS = {
-    "caption": "caption",
-    "score": "score",
-    "tag_set1": "tags",
-    "attr": "attributes",
-    "cls": "class_logits",
-}
+RELEASE_FIELDS = {"caption": "caption", "score": "score", "tag_set1": "tags"}
+RELEASE_FIELDS |= {"attr": "attributes", "cls": "class_logits"}
 MOST_VIEWS = len(CANDIDATE_RATIOS) + 1
 # Metrics compute in single precision; attributes are probabilities.
 _LARGEST = float(np.finfo(np.float32).max)
-_LIMITS = {"score": (-_LARGEST, _LARGEST), "class_logits": (-_LARGEST, _LARGEST)}
-_LIMITS["attributes"] = (0.0, 1.0)
+_LIMITS = dict.fromkeys(("score", "class_logits"), (-_LARGEST, _LARGEST)) | {"attributes": (0, 1)}
 
 
 class ResultFile(dict[Id, Prediction]):
@@ -49,10 +43,7 @@ class ResultFile(dict[Id, Prediction]):
 
 
 def fault_of(value: Any, field: str, count: int | None = None) -> str:
-    """What is wrong with a field of a prediction, of ``count`` numbers where it is a list.
-
-    Empty where nothing is.
-    """
+    """What is wrong with a field of ``count`` numbers, or of one or a text; empty if nothing is."""
     if field == "caption":
         if not isinstance(value, str):
             return f"must be a text, is {value!r:.60}"
@@ -74,14 +65,8 @@ def _first_outside(numbers: list[Any], low: float, high: float) -> str:
     plain = set(map(type, numbers)) <= {int, float} and low <= min(numbers) <= max(numbers) <= high
     if plain and not math.isnan(sum(numbers)):
         return ""
-    wrong = [value for value in numbers if not (is_number(value) and low <= value <= high)]
-    return repr(wrong[0])[:60] if wrong else ""
-
-
-def _are_ratios(value: Any) -> bool:
-    """Whether a value says which views were looked at, or nothing."""
-    is_list = isinstance(value, list) and len(value) <= MOST_VIEWS
-    return value is None or (is_list and not _first_outside(value or [0], 0, 1))
+    wrong = (value for value in numbers if not (is_number(value) and low <= value <= high))
+    return next((repr(value)[:60] for value in wrong), "")
 
 
 def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> None:
@@ -104,10 +89,8 @@ def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile
     were not predicted are left out, so scoring names them as missing. With ``truth`` ids are as its
     regions have them: the text "7" is region 7 where none is called "7", and the other way round.
 
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: the file is no JSON or holds no prediction; an entry has no id, or one that came
-            before; no region of ``truth`` is among them.
+    Raises FileNotFoundError, and ValueError for a file that is no JSON or holds no prediction, an
+    entry without an id or with one that came before, and where no region of ``truth`` is in it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no result file at {path}")
@@ -116,15 +99,16 @@ def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile
     for where, entry in entries:
         if not isinstance(entry, dict) or "id" not in entry:
             raise ValueError(f"{where} is {entry!r:.60}, must be an object with an 'id'")
-        id_ = entry["id"]
+        id_, ratios = entry["id"], entry.get("ratios")
         if not is_id(id_):
             raise ValueError(f"{where}: 'id' is {id_!r:.60}, must be a whole number or a text")
         if id_ in predictions:
             raise ValueError(f"{where}: region {id_!r} comes twice")
-        if not _are_ratios(entry.get("ratios")):
+        is_list = isinstance(ratios, list) and len(ratios) <= MOST_VIEWS
+        if ratios is not None and (not is_list or _first_outside(ratios or [0], 0, 1)):
+            valid = f"{MOST_VIEWS} numbers from 0 to 1 at most"
             raise ValueError(
-                f"{where}: region {id_!r}: 'ratios' must be {MOST_VIEWS} numbers from 0 to 1 "
-                f"at most, is {entry['ratios']!r:.60}"
+                f"{where}: region {id_!r}: 'ratios' must be {valid}, is {ratios!r:.60}"
             )
         predictions[id_] = entry
     predictions = {id_: entry for id_, entry in predictions.items() if len(entry) > 1}
@@ -133,25 +117,21 @@ def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile
             f"{path}: no entry holds a prediction (a region's 'id' with "
             f"{', '.join(RELEASE_FIELDS.values())}; in files of the release extra_info.pred_result)"
         )
-    return ResultFile(path, _matched(path, predictions, truth) if truth else predictions)
+    if truth:
+        _match_ids(path, predictions, truth)
+    return ResultFile(path, predictions)
 
 
-def _matched(
-    path: Path, predictions: dict[Id, Prediction], truth: GroundTruth
-) -> dict[Id, Prediction]:
-    """Predictions by the ids that regions have."""
-    ids = {region.id for region in truth.regions()}
-    matched, by_text = dict(predictions), {str(id_): id_ for id_ in predictions}
-    for id_ in ids - matched.keys():
+def _match_ids(path: Path, predictions: dict[Id, Prediction], truth: GroundTruth) -> None:
+    ids, by_text = {region.id for region in truth.regions()}, {str(id_): id_ for id_ in predictions}
+    for id_ in ids - predictions.keys():
         alias = by_text.get(str(id_))
-        if alias in matched and alias not in ids:
-            matched[id_] = matched.pop(alias)
-    if ids.isdisjoint(matched):
-        examples = f"e.g. {next(iter(matched))!r}, and there {next(iter(ids))!r}" if ids else ""
-        raise ValueError(
-            f"{path}: none of its {len(matched)} regions is in {truth.index.source} ({examples})"
-        )
-    return matched
+        if alias in predictions and alias not in ids:
+            predictions[id_] = predictions.pop(alias)
+    if ids.isdisjoint(predictions):
+        examples = f"e.g. {next(iter(predictions))!r}, and there {next(iter(ids))!r}" if ids else ""
+        missing = f"none of its {len(predictions)} regions is in {truth.index.source} ({examples})"
+        raise ValueError(f"{path}: {missing}")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -172,13 +152,13 @@ def _release_entries(path: Path) -> Iterator[tuple[str, Any]]:
         where = f"{path}: entry {number}"
         if isinstance(item, dict) and "id" in item:
             found = _prediction_of(item, where)
-            # Of several captions and their scores the first counts.
-            found |= {
-                key: next(iter(found[key]), None)
-                for key in ("caption", "score")
-                if isinstance(found.get(key), list)
-            }
             named = {ours: found[key] for key, ours in RELEASE_FIELDS.items() if key in found}
+            for key in (
+                "caption",
+                "score",
+            ):  # of several captions and their scores the first counts
+                if isinstance(named.get(key), list):
+                    named[key] = next(iter(named[key]), None)
             item = {"id": item["id"], **named}
         yield where, item
 

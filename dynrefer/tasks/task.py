@@ -1,8 +1,10 @@
 """What a task is: the decoders that run, and the metric that judges."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dynrefer.datasets.annotations import RegionRecord
 from dynrefer.registry import registry
@@ -14,14 +16,15 @@ from dynrefer.tasks.results import Predictions, ResultFile, fault_of
 class Task(ABC):
     """A benchmark: which decoders it needs and how predictions are scored.
 
-    ``headline`` names the metric that picks the best checkpoint, in percent; ``label_name`` what a
-    region must carry to be judged; ``score_name`` says what the score of a single region is;
-    ``takes_detections`` whether predicted regions may be other ones than the annotated regions
-    (``GroundTruth.annotated``).
+    ``field`` is what it judges of a prediction; ``headline`` names the metric that picks the best
+    checkpoint, in percent; ``label_name`` what a region must carry to be judged; ``score_name``
+    says what the score of a single region is; ``takes_detections`` whether predicted regions may be
+    other ones than the annotated regions (``GroundTruth.annotated``).
     """
 
     name: str
     decoders: frozenset[str]
+    field: str
     headline: str
     label_name: str
     score_name: str
@@ -36,11 +39,8 @@ class Task(ABC):
 
     def labelled(self, truth: GroundTruth) -> list[tuple[RegionRecord, Any]]:
         """The regions that have a label, with it; ValueError where none has one."""
-        labelled = [
-            (region, label)
-            for region in truth.regions()
-            if (label := self.label(region, truth)) is not None
-        ]
+        pairs = ((region, self.label(region, truth)) for region in truth.regions())
+        labelled = [(region, label) for region, label in pairs if label is not None]
         if not labelled:
             raise ValueError(f"{truth.index.source}: no region has {self.label_name}")
         return labelled
@@ -49,37 +49,58 @@ class Task(ABC):
     def label(self, region: RegionRecord, truth: GroundTruth) -> Any:
         """What is true of a region; None where it does not say. ValueError for a wrong label."""
 
+    def names(self, truth: GroundTruth) -> Sequence[str] | None:
+        """What each number of ``field`` belongs to; None where the field is no list."""
+        return None
+
     @abstractmethod
     def evaluate(self, predictions: Predictions, truth: GroundTruth) -> dict[str, float]:
         """Metrics of predictions by region id.
 
-        Raises:
-            ValueError: as ``check`` does; regions without a prediction, or predictions without the
-                needed field, or one of another kind.
+        Raises ValueError as ``check`` does, and for regions without a prediction, or predictions
+        without the needed field or with one of another kind.
         """
+
+    @staticmethod
+    @abstractmethod
+    def score(said: Any, label: Any) -> float | None:
+        """How well ``field`` of one region was predicted, higher is better."""
+
+    @staticmethod
+    @abstractmethod
+    def words(said: Any, label: Any, names: Any) -> RegionWords:
+        """What a report shows of a region; nothing true of one without a label."""
 
     def region_scores(self, predictions: Predictions, truth: GroundTruth) -> dict[int | str, float]:
         """``region_score`` of the predicted regions that have one, by region id."""
-        scores = {
-            region.id: self.region_score(predictions, region, truth) for region in truth.regions()
-        }
-        return {id_: score for id_, score in scores.items() if score is not None}
+        pairs = ((r.id, self.region_score(predictions, r, truth)) for r in truth.regions())
+        return {id_: score for id_, score in pairs if score is not None}
 
-    @abstractmethod
     def region_score(
         self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> float | None:
-        """How well one region was predicted, higher is better; None where it has no label.
+        """``score`` of a region; None where it has no label. Raises ValueError as ``evaluate``."""
+        label = self.label(region, truth)
+        return None if label is None else self.score(self.said(predictions, region, truth), label)
 
-        Raises:
-            ValueError: as ``evaluate`` does.
-        """
-
-    @abstractmethod
     def region_words(
         self, predictions: Predictions, region: RegionRecord, truth: GroundTruth
     ) -> RegionWords:
-        """What a report shows of a region; nothing true of one without a label."""
+        """``words`` of a region. Raises ValueError as ``evaluate``."""
+        said, label = self.said(predictions, region, truth), self.label(region, truth)
+        return self.words(said, label, self.names(truth))
+
+    def matrix(
+        self, predictions: Predictions, regions: Iterable[RegionRecord], truth: GroundTruth
+    ) -> np.ndarray:
+        """``field`` of the regions, which is a list of numbers, float32 [regions, numbers]."""
+        rows = [self.said(predictions, region, truth) for region in regions]
+        return np.array(rows, dtype=np.float32)
+
+    def said(self, predictions: Predictions, region: RegionRecord, truth: GroundTruth) -> Any:
+        """``field`` of a region's prediction; ValueError as ``field_of``."""
+        names = self.names(truth)
+        return self.field_of(predictions, region, self.field, None if names is None else len(names))
 
     def field_of(
         self, predictions: Predictions, region: RegionRecord, field: str, count: int | None = None
@@ -117,33 +138,30 @@ def wrong_label(region: RegionRecord, fault: str, truth: GroundTruth) -> ValueEr
 
 
 # The release has one task, "dynrefer", and tells benchmarks by the dataset's name, in this order.
-_RELEASE_BENCHMARKS = (
-    ("reg", "region_captioning"),
-    ("refcoco", "region_captioning"),
-    ("ovad", "attribute_detection"),
-    ("lvis", "lvis_detection"),
-    ("imagenet_s", "imagenet_s"),
-    ("vg", "dense_captioning"),
-    ("grit", "dense_captioning"),
-    ("coco", "region_recognition"),
-)
+_RELEASE_BENCHMARKS = {
+    "reg": "region_captioning",
+    "refcoco": "region_captioning",
+    "ovad": "attribute_detection",
+    "lvis": "lvis_detection",
+    "imagenet_s": "imagenet_s",
+    "vg": "dense_captioning",
+    "grit": "dense_captioning",
+    "coco": "region_recognition",
+}
 
 
 def choose_tasks(task: str, tasks: Sequence[str] | None, dataset: str) -> list[Task]:
     """The tasks of a run: those listed, else the one named, else by the dataset's name.
 
-    Raises:
-        KeyError: a task that is not registered.
-        ValueError: the release's task "dynrefer" with a dataset whose name tells no benchmark.
+    Raises KeyError for a task that is not registered, ValueError for the release's task "dynrefer"
+    with a dataset whose name tells no benchmark.
     """
-    if tasks:
-        return [registry.get("task", name)() for name in tasks]
-    if task != "dynrefer":
-        return [registry.get("task", task)()]
-    for part, name in _RELEASE_BENCHMARKS:
-        if part in dataset:
-            return [registry.get("task", name)()]
-    raise ValueError(
-        f"run.task 'dynrefer' finds no benchmark by the name of dataset '{dataset}'; list tasks in "
-        f"run.tasks; valid: {', '.join(registry.names('task'))}"
-    )
+    names = tasks or [task]
+    if not tasks and task == "dynrefer":
+        names = [name for part, name in _RELEASE_BENCHMARKS.items() if part in dataset][:1]
+    if not names:
+        raise ValueError(
+            f"run.task 'dynrefer' finds no benchmark by the name of dataset '{dataset}'; list "
+            f"tasks in run.tasks; valid: {', '.join(registry.names('task'))}"
+        )
+    return [registry.get("task", name)() for name in names]
