@@ -47,6 +47,8 @@ if __name__ == "__main__":  # before the imports that take seconds
     arguments = demo_parser().parse_args()
 
 import json
+import os
+import sys
 from typing import Any
 
 from dynrefer.config import load_config
@@ -81,14 +83,20 @@ def main(arguments: argparse.Namespace) -> None:
     results = predictor.predict(image, arguments.box, masks, [words] * len(boxes))
     names = predictor.model.vocabularies.attributes.names
     described = [describe(result, names, arguments.top) for result in results]
-    if arguments.json:
-        print(json.dumps(described, indent=2, ensure_ascii=False), flush=True)
-    else:
-        print("\n\n".join(map(as_text, described)), flush=True)
+    text = "\n\n".join(map(as_text, described))
+    _print(json.dumps(described, indent=2, ensure_ascii=False) if arguments.json else text)
     if arguments.out:
         predictions = [result.prediction for result in results]
         pages = draw_regions(image, predictions, boxes, names, masks=shapes, top=arguments.top)
         save_picture(arguments.out, pages)
+
+
+def _print(text: str) -> None:
+    """Prints the results; where nobody reads on (``| head``), the picture is drawn all the same."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:

@@ -83,6 +83,16 @@ def test_results_are_printed_before_the_picture_is_drawn(files, tmp_path, monkey
     assert printed.out.count("caption") == 2 and printed.err == "error: shapes [None, 750], top 2\n"
 
 
+def test_the_picture_is_drawn_though_nobody_reads_on(files, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    out = tmp_path / "out.png"
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        in_process(arguments_for(files, "--box", 1, 2, 20, 30, "--out", out))
+    assert out.is_file()
+
+
 def test_without_a_checkpoint(files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["--image", str(files / "image.png"), "--box", "1", "2", "20", "30"]
