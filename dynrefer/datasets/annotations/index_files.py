@@ -50,7 +50,11 @@ class Lines:
 
     def __getitem__(self, number: int) -> Any:
         check_position(number, len(self))
-        return json.loads(self.text(number).decode())  # given bytes, json first looks for UTF-16
+        try:
+            return json.loads(self.text(number).decode())  # of bytes json first looks for UTF-16
+        except ValueError as error:
+            where = f"{self._file.name}: line {number + 1} is damaged"
+            raise ValueError(f"{where}; delete {Path(self._file.name).parent}") from error
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):

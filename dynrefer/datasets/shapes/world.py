@@ -204,6 +204,7 @@ def make_shapes(
     _check_parameters(images, seed)
     parameters = {"world": "shapes", "version": VERSION, "seed": seed, "images": images}
     out = Path(out).resolve()
+    _remove_leftovers(out)
     found = _found_world(out)
     if found is not None and all(found.get(key) == value for key, value in parameters.items()):
         if progress:
@@ -215,7 +216,6 @@ def make_shapes(
             f"{out} holds a shapes world of other parameters ({different}); "
             "choose another folder or pass --overwrite (overwrite=True)"
         )
-    _remove_leftovers(out)
     partial, retired = (
         out.with_name(f".{out.name}.{os.getpid()}.{state}") for state in ("partial", "retired")
     )

@@ -76,6 +76,12 @@ def test_records_hold_what_the_file_says(tmp_path):
         ({"caption": ""}, ()),
         ({"caption": "...", "captions": [" ", "a dog"]}, ("a dog",)),
         ({"captions": ["one", "two"]}, ("one", "two")),
+        ({"caption": None, "captions": None}, ()),
+        ({"caption": "one", "captions": None}, ("one",)),
+        ({"caption": "one", "captions": []}, ("one",)),
+        ({"caption": None, "captions": ["two"]}, ("two",)),
+        ({"caption": "one", "captions": ["two", "one"]}, ("one", "two")),
+        ({"caption": "", "captions": ["", "two"]}, ("two",)),
     ],
 )
 def test_captions_may_be_absent_where_they_are_not_required(tmp_path, fields, expected):
@@ -171,8 +177,27 @@ def test_a_box_may_reach_past_the_border(tmp_path):
     assert first_box(tmp_path, bbox=[-5, -5, 100, 6]) == (-5, -5, 95, 1)
 
 
-def test_an_empty_segmentation_leaves_the_box_to_bbox(tmp_path):
-    assert first_box(tmp_path, segmentation=[], bbox=[1, 2, 3, 4]) == (1, 2, 4, 6)
+@pytest.mark.parametrize("segmentation", [[], [[]], None])
+def test_an_empty_segmentation_leaves_the_box_to_bbox(tmp_path, segmentation):
+    assert first_box(tmp_path, segmentation=segmentation, bbox=[1, 2, 3, 4]) == (1, 2, 4, 6)
+
+
+def test_one_polygon_may_stand_alone(tmp_path):
+    assert first_box(tmp_path, segmentation=[10, 5, 30, 5, 30, 25.5]) == (10, 5, 30, 25.5)
+
+
+def test_null_is_as_good_as_an_absent_key(tmp_path):
+    extra = {"parser_result": {"tag_set1": None, "tag_set2": [1.0]}, "ovad_result": None}
+    record = region_record(1, 1, extra_info=extra)
+    images = [image_record(1, width=64.0), image_record(2)]
+    regions = [record, region_record(2, 1, extra_info=None), region_record(3, 2)]
+    path = write_annotations(tmp_path, images, regions, dataset=None)
+    index = AnnotationIndex.open(path)
+    assert [index.region(i).extra_info for i in (0, 1)] == [
+        {"parser_result": {"tag_set2": [1]}},
+        {},
+    ]
+    assert index.image(0).width == 64 and index.image(0).path == tmp_path / "1.png"
 
 
 # Bad records
@@ -223,6 +248,14 @@ BAD_REGIONS = {
     "text as captions": ({"captions": "a dog"}, "wrong type", "must be a list of texts"),
     "null among captions": ({"captions": ["a dog", None]}, "wrong type", "a list of texts"),
     "list as extra": ({"extra_info": []}, "wrong type", "'extra_info'"),
+    "half an emoji": ({"caption": "a \ud83d"}, "text is not UTF-8", r"'caption' is 'a \\ud83d'"),
+    "half an emoji deep": ({"extra_info": {"x": "\ud83d"}}, "text is not UTF-8", r"x.*\\ud83d"),
+    "negative tag": (
+        {"extra_info": {"parser_result": {"tag_set1": [-1]}}},
+        "wrong type",
+        "'tag_set1' holds -1",
+    ),
+    "huge number": ({"bbox": [10**400, 1, 2, 3]}, "box is not finite", "'bbox' is"),
     "tag as name": (
         {"extra_info": {"parser_result": {"tag_set2": ["dog"]}}},
         "wrong type",
@@ -412,6 +445,38 @@ def test_other_users_may_read_the_index(annotation_file):
     (folder,) = index_folders(annotation_file.parent)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["emptied", "cut", "gone", "other numbers", "layout"])
+@pytest.mark.parametrize("name", ["summary.json", "regions.jsonl", "region_starts.npy"])
+def test_a_damaged_index_is_made_again_with_a_notice(annotation_file, caplog, name, damage):
+    AnnotationIndex.open(annotation_file)
+    (folder,) = index_folders(annotation_file.parent)
+    path = folder / name
+    content = path.read_bytes()
+    changed = {
+        "emptied": b"",
+        "cut": content[:-3],
+        "other numbers": content[:-9] + bytes(9),
+        "layout": b"{}",
+    }
+    path.unlink()
+    if damage in changed:
+        path.write_bytes(changed[damage])
+    with caplog.at_level(logging.WARNING):
+        index = AnnotationIndex.open(annotation_file)
+    if (name, damage) != ("regions.jsonl", "other numbers"):  # found where that line is read
+        assert f"{folder} is damaged (" in caplog.text and "is made again" in caplog.text
+        assert [index.region(i).id for i in range(5)] == [11, 13, 14, 10, 12]
+        assert path.read_bytes() == content
+
+
+def test_a_line_of_the_index_that_is_damaged_names_it(annotation_file):
+    index = AnnotationIndex.open(annotation_file)
+    path = index.directory / "regions.jsonl"
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(ValueError, match=r"regions.jsonl: line 3 is damaged; delete .*index-"):
+        index.region(2)
 
 
 def test_policies_have_indexes_of_their_own(tmp_path):

@@ -60,6 +60,17 @@ def test_several_captions_share_their_tags() -> None:
     assert sets_of(tagged) == ([0, 1], [3])
 
 
+def test_captions_are_those_of_the_index() -> None:
+    records = [
+        {"id": 1, "caption": "a red dog", "captions": []},
+        {"id": 2, "caption": "a red dog", "captions": ["a cat"]},
+        {"id": 3, "caption": None, "captions": ["a cat"]},
+        {"id": 4, "caption": "a cat", "captions": None, "extra_info": None},
+    ]
+    tagged = tag_annotations(records, VOCABULARY)
+    assert [sets_of(record)[0] for record in tagged] == [[1, 0], [1, 0, 3], [3], [3]]
+
+
 def test_regions_without_caption_are_left_as_they_are() -> None:
     records = [{"id": 1}, {"id": 2, "caption": None}, {"id": 3, "caption": " ", "extra_info": {}}]
     assert list(tag_annotations(records, VOCABULARY)) == records
@@ -113,6 +124,7 @@ def test_wrong_arguments_are_named_at_once() -> None:
             "annotation 'x': .*'captions' is 'dog', must be a list of texts",
         ),
         ({"id": 5, "captions": ["dog", None]}, "'captions' is .'dog', None."),
+        ({"id": 5, "caption": "dog \ud83d"}, r"annotation 5: text is not UTF-8: .*dog \\ud83d"),
         (
             {"id": 5, "caption": "dog", "extra_info": []},
             "annotation 5: .*'extra_info' is .., must be an object",

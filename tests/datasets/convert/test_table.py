@@ -119,3 +119,75 @@ def test_other_files_are_refused(tmp_path):
     source = JsonLines(tmp_path)
     with pytest.raises(ValueError, match="regions.tsv: must be a .csv or a .jsonl file"):
         convert_table(tmp_path / "regions.tsv", tmp_path / "out.json", source.images)
+
+
+IDS = "id,image,x,y,width,height,caption\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "ids"),
+    [
+        (["7", "12"], [7, 12]),
+        (["007", "7", "1.0", "x"], ["007", 7, "1.0", "x"]),
+        (["", "9", ""], [1, 9, 3]),
+        (["", "1", "", " "], [5, 1, 3, 4]),
+        (["3", "", "", "2", "5"], [3, 6, 7, 2, 5]),
+    ],
+)
+def test_ids_stay_as_written_and_blank_ones_get_free_numbers(convert_csv, written, ids):
+    rows = [f"{identity},1.png,4,5,20,10,dog\n" for identity in written]
+    writer = convert_csv(IDS + "".join(rows))
+    regions = json.loads(writer.out.read_text())["annotations"]
+    assert [region["id"] for region in regions] == ids
+
+
+@pytest.mark.parametrize(
+    ("fields", "captions"),
+    [
+        ({"caption": "a dog", "captions": []}, ("a dog",)),
+        ({"caption": "a dog", "captions": None}, ("a dog",)),
+        ({"caption": None, "captions": ["a dog"]}, ("a dog",)),
+        ({"caption": "a dog", "captions": ["two dogs", "a dog"]}, ("a dog", "two dogs")),
+        ({"caption": ""}, ()),
+        ({}, ()),
+    ],
+)
+def test_captions_mean_what_they_mean_to_the_index(tmp_path, fields, captions):
+    source = JsonLines(tmp_path)
+    source.content = [{"image": "1.png", "bbox": [1, 2, 3, 4], "id": None, **fields}]
+    source.write()
+    region = AnnotationIndex.open(source.convert().out).region(0)
+    assert (region.id, region.captions) == (1, captions)
+
+
+def test_endings_in_capitals(tmp_path):
+    source = Csv(tmp_path)
+    source.main = "REGIONS.CSV"
+    source.write()
+    assert source.convert().counts["regions"] == 4
+
+
+def test_the_source_is_not_written_over(tmp_path):
+    source = JsonLines(tmp_path)
+    source.write()
+    before = source.path(source.main).read_bytes()
+    with pytest.raises(ValueError, match="regions.jsonl is read and would be written"):
+        convert_table(source.path(source.main), source.path(source.main), source.images)
+    assert source.path(source.main).read_bytes() == before
+
+
+def test_a_column_twice_is_refused(convert_csv):
+    with pytest.raises(
+        ValueError, match="each once; has image, x, y, width, height, caption, caption"
+    ):
+        convert_csv(HEADER.replace("caption", "caption,caption"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/passwd", "a" * 300 + ".png", "nul\0.png", "images"]
+)
+def test_names_that_no_folder_of_images_has_are_dropped(tmp_path, name):
+    source = JsonLines(tmp_path)
+    source.content[0]["image"] = name
+    source.write()
+    assert source.convert().counts["regions"] == 3

@@ -1,7 +1,10 @@
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
@@ -454,3 +457,36 @@ def test_command_line_without_torch(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "w" / "world.json").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_render_leaves_nothing(tmp_path, number):
+    """Neither workers, which end with their parent, nor what the next call would not remove."""
+    root = str(Path(__file__).resolve().parents[3])
+    command = [sys.executable, "-m", "dynrefer.datasets.shapes", "--out", tmp_path / "w"]
+    command += ["--images", "5000", "--val", "0", "--test", "0"]
+    process = subprocess.Popen(command, env={"PYTHONPATH": root}, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".w.*.partial/images/train/*.jpg")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(number)
+    process.wait()
+    assert len(workers) > 1
+    assert len(list(tmp_path.iterdir())) == (number == signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}/stat").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    other = tmp_path / f".w.{os.getppid()}.partial"  # of a process that is alive
+    other.mkdir()
+    make_shapes(tmp_path / "w", 1, 0, 0, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "w"]
+
+
+def test_a_world_that_was_being_replaced_comes_back(tmp_path):
+    make_shapes(tmp_path / "w", 1, 0, 0, progress=False)
+    (tmp_path / "w").rename(tmp_path / ".w.999999999.retired")
+    before = contents(tmp_path / ".w.999999999.retired")
+    make_shapes(tmp_path / "w", 1, 0, 0, progress=False)
+    assert contents(tmp_path / "w") == before and len(list(tmp_path.iterdir())) == 1
