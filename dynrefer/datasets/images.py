@@ -72,9 +72,16 @@ def _check_size(image: PIL.Image.Image, record: ImageRecord) -> None:
 
 def _check_place(index: AnnotationIndex, record: ImageRecord) -> None:
     """A folder that the user names is trusted; of one that a file names, no link may lead out."""
-    if index.root_is_given or not isinstance(record.path, Path):
+    if not isinstance(record.path, Path):
         return
-    root, path = (os.path.realpath(place) for place in (index.image_root, record.path))
+    try:
+        root, path = (os.path.realpath(place) for place in (index.image_root, record.path))
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("is a folder or a device")
+    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+        raise ImageError(f"{record.path}: {error}") from error
+    if index.root_is_given:
+        return
     if os.path.commonpath([root, path]) != root:
         raise ImageError(
             f"{record.path} is a link out of {index.image_root}, to {path}; set "

@@ -1,5 +1,8 @@
 """RegionDataset: samples by region and by image, repeatable draws, errors that name the record."""
 
+import json
+import os
+
 import pytest
 import torch
 from PIL import Image
@@ -7,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.batch import RegionBatch
+from dynrefer.datasets.images import unreadable_images
 from dynrefer.datasets.region_dataset import RegionDataset
 from dynrefer.processors.caption import CaptionProcessor
 from dynrefer.processors.control_words import ControlWordSampler
@@ -312,3 +316,19 @@ def test_links_lead_out_of_the_folder_only_where_the_user_names_it(annotation_fi
     index = AnnotationIndex.open(annotation_file, str(path.parent))
     processor = RegionImageProcessor(SIZE, TaskPriorSelector(3, [0.5, 1.0]))
     assert RegionDataset(index, processor, CaptionProcessor())[0].ids == [0]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "zero byte", "long"])
+def test_what_is_no_file_is_no_image(annotation_file, kind):
+    path = annotation_file.parent / "images" / "1.png"
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        name = json.dumps("1\0.png" if kind == "zero byte" else "1" * 5000)
+        annotation_file.write_text(annotation_file.read_text().replace('"1.png"', name))
+    index = AnnotationIndex.open(annotation_file)
+    assert list(unreadable_images(index, range(3))) == [0]
+    assert training(annotation_file, skip_images=True)[0].ids[0] in (3, 4)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dynrefer.datasets.annotations.fields import BadRecord, Cases, Identity
+from dynrefer.datasets.annotations.fields import BadRecord, Cases, Identity, printable
 from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
 from dynrefer.datasets.annotations.records import (
     check_images,
@@ -177,6 +177,6 @@ def _recorded_image_root(source: Path) -> str:
     """``dataset.image_root``; this reads the whole file, so what is broken shows before the work"""
     dataset = read_members(source, without=("images", "annotations")).get("dataset") or {}
     image_root = dataset.get("image_root") or "" if isinstance(dataset, dict) else None
-    if not isinstance(image_root, str):
+    if not isinstance(image_root, str) or printable(image_root) != image_root:
         raise ValueError(f"{source}: 'dataset' must be an object, its 'image_root' a folder's path")
     return image_root

@@ -44,9 +44,12 @@ def read_members(path: str | Path, without: Collection[str] = ()) -> dict[str, A
     that is not a whole JSON object.
     """
     with _opened(_existing(path)) as file:
-        reader, members = _Reader(file), {}
+        reader, members, left_out = _Reader(file), {}, set()
         for key in reader.member_names():
+            if key in members or key in left_out:
+                raise reader.error(f"'{key}' comes twice")
             if key in without:
+                left_out.add(key)
                 reader.skip_value()
             else:
                 members[key] = reader.value()

@@ -35,9 +35,10 @@ def recorded_folder(source: Path, image_root: str) -> Path:
 
 
 def lies_under(root: str | Path, file_name: str) -> bool:
-    """Whether a file name stays in a folder, by its words alone: ".." and "/" may lead out."""
+    """Whether a file name is one of a folder, by its words alone: ".." and "/" may lead out."""
     folder = os.path.abspath(root)
-    return os.path.commonpath([folder, os.path.abspath(os.path.join(folder, file_name))]) == folder
+    path = os.path.abspath(os.path.join(folder, file_name))
+    return os.path.commonpath([folder, path]) == folder != path
 
 
 def check_images(

@@ -293,6 +293,9 @@ def test_a_record_that_is_no_object_is_bad(tmp_path):
         ({"id": 2}, "missing key", "image 2: missing key: 'file_name'"),
         (image_record(2, width="64"), "wrong type", "image 2: wrong type: 'width' is '64'"),
         (image_record(2, height=0), "image has no area", "64 x 0 pixels"),
+        (image_record(2, width=0), "image has no area", "0 x 48 pixels"),
+        (image_record(2, width=64.5), "wrong type", "'width' is 64.5, must be a whole number"),
+        (image_record(2, width=2**31), "image too large", "pixels"),
         (image_record(1), "duplicate id", "image 1: duplicate id"),
     ],
 )
@@ -364,7 +367,7 @@ def test_both_sections_are_needed(tmp_path, content, message):
         AnnotationIndex.open(tmp_path / "train.json")
 
 
-@pytest.mark.parametrize("dataset", [[1], {"image_root": 3}])
+@pytest.mark.parametrize("dataset", [[1], {"image_root": 3}, {"image_root": "\ud83d"}])
 def test_the_image_root_must_be_text(tmp_path, dataset):
     images, regions = [image_record(1)], [region_record(1, 1)]
     path = write_annotations(tmp_path, images, regions, dataset=dataset)
@@ -402,7 +405,9 @@ def test_without_a_recorded_root_images_lie_beside_the_file(tmp_path):
     assert AnnotationIndex.open(path).image(0).path == tmp_path / "1.png"
 
 
-@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "a/../../b.png"])
+@pytest.mark.parametrize(
+    "name", ["../../../etc/passwd", "/etc/passwd", "a/../../b.png", "../images2/b.png"]
+)
 def test_a_name_that_leads_out_of_the_root_is_a_bad_record(tmp_path, name):
     records = [
         image_record(1, file_name=name),
@@ -416,6 +421,13 @@ def test_a_name_that_leads_out_of_the_root_is_a_bad_record(tmp_path, name):
     index = AnnotationIndex.open(path, bad_records="skip")
     assert [index.image(j).id for j in range(index.num_images)] == [2, 3]
     assert AnnotationIndex.open(path, image_root="/").num_images == 3
+
+
+@pytest.mark.parametrize("name", ["", ".", "x/.."])
+def test_the_folder_of_images_is_no_image(tmp_path, name):
+    path = write_annotations(tmp_path, [image_record(1, file_name=name)], [region_record(1, 1)])
+    with pytest.raises(ValueError, match="image 1: file outside the image root"):
+        AnnotationIndex.open(path)
 
 
 def test_an_absolute_recorded_root_is_taken_as_it_is(tmp_path):

@@ -4,7 +4,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dynrefer.datasets.annotations import json_stream
@@ -31,7 +31,7 @@ def write(tmp_path):
     return write_content
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(VALUES), st.integers(1, 40), st.sampled_from([None, 1]), st.booleans())
 def test_same_items_as_json_whatever_the_chunks(tmp_path_factory, items, chunk, indent, escaped):
     path = tmp_path_factory.mktemp("stream") / "file.json"
@@ -52,6 +52,14 @@ def test_a_byte_that_is_not_utf_8_stays_in_its_text(tmp_path):
     path.write_bytes(b'{"name": "caf\xe9", "texts": ["good", "caf\xe9", "\xc3"]}')
     assert read_members(path) == {"name": "caf\udce9", "texts": ["good", "caf\udce9", "\udcc3"]}
     assert list(iterate_items(path, "texts")) == ["good", "caf\udce9", "\udcc3"]
+
+
+@pytest.mark.parametrize("without", [(), ("a",)])
+def test_a_member_that_comes_twice_is_an_error(tmp_path, without):
+    path = tmp_path / "twice.json"
+    path.write_text('{"a": [1], "b": 2, "a": [3]}')
+    with pytest.raises(ValueError, match=r"twice.json: 'a' comes twice \(at character 23\)"):
+        read_members(path, without)
 
 
 def test_not_a_number_and_a_byte_order_mark_are_read(tmp_path):
