@@ -8,6 +8,7 @@ from typing import Any
 
 NAMED_CASES = 5  # of a reason
 DETAIL_LENGTH = 200  # a polygon can have thousands of numbers
+_LARGEST = sys.float_info.max
 _LONGEST_SIDE = (1 << 31) - 1  # pixels; no format has more
 
 Identity = int | str
@@ -54,7 +55,7 @@ def value_of(record: Any, key: str, kinds: type | tuple[type, ...], *older_keys:
     """The value under ``key``, else under one of its older names, of one of the kinds."""
     if not isinstance(record, dict):
         raise BadRecord("wrong type", f"must be an object, is {record!r}")
-    found = next((name for name in (key, *older_keys) if name in record), None)
+    found = key if key in record else next(filter(record.__contains__, older_keys), None)
     if found is None:
         raise BadRecord("missing key", f"'{key}'")
     value = record[found]
@@ -92,7 +93,7 @@ def text_of(record: Any, key: str, *older_keys: str) -> str:
 
 def checked_text(text: str, key: str) -> str:
     """The text, unless it holds a byte that was not UTF-8, or half of a surrogate pair."""
-    if printable(text) != text:
+    if not text.isascii() and printable(text) != text:
         raise BadRecord("text is not UTF-8", f"'{key}' is '{printable(text)}'")
     return text
 
@@ -131,7 +132,9 @@ def size_of(record: Any) -> tuple[int, int]:
 
 def finite_numbers(values: Sequence[Any], key: str, count: int | None = None) -> list[float]:
     """Finite numbers, so many where a count is given."""
-    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    numbers = [
+        v for v in values if isinstance(v, (int, float)) and v is not True and v is not False
+    ]
     if len(numbers) != len(values) or count not in (None, len(values)):
         wanted = "numbers" if count is None else f"{count} numbers"
         raise BadRecord("wrong type", f"'{key}' is {list(values)!r}, must be {wanted}")
@@ -142,4 +145,4 @@ def finite_numbers(values: Sequence[Any], key: str, count: int | None = None) ->
 
 def is_finite(number: float) -> bool:
     """Whether a number is one, and within what a float holds, as a whole number need not be."""
-    return abs(number) <= sys.float_info.max
+    return -_LARGEST <= number <= _LARGEST
