@@ -24,5 +24,5 @@ if __name__ == "__main__":
         "--checkpoint", type=Path, help="checkpoint folder; its own configuration is the default"
     )
     parser.add_argument("--res-path", type=Path, help="result file to score; no model is built")
-    parser.add_argument("--split", help="split to evaluate (default: run.valid_splits)")
+    parser.add_argument("--split", help="default: run.valid_splits, or run.test_splits")
     entry_point(main, parser.parse_args())

@@ -1,7 +1,7 @@
 """Where a checkpoint's tensors go: the tensors of a model, some of which take no memory yet."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import isqrt, prod
 
@@ -25,19 +25,33 @@ def without_memory(enabled: bool = True, dtype: torch.dtype | None = None) -> It
     if not enabled:
         yield
         return
-    register = nn.Module.register_parameter
 
     def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
+        _register(module, name, parameter)
         if parameter is not None and not parameter.is_meta:  # a shared one stays shared
             empty = torch.empty_like(parameter, device="meta", dtype=dtype)
             module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
 
-    nn.Module.register_parameter = register_on_meta
+    with _registering(register_on_meta):
+        yield
+
+
+def with_memory() -> AbstractContextManager[None]:
+    """Inside :func:`without_memory`: parameters of these modules have their values after all."""
+    return _registering(_register)
+
+
+_register = nn.Module.register_parameter
+
+
+@contextmanager
+def _registering(register: Callable[..., None]) -> Iterator[None]:
+    before = nn.Module.register_parameter
+    nn.Module.register_parameter = register
     try:
         yield
     finally:
-        nn.Module.register_parameter = register
+        nn.Module.register_parameter = before
 
 
 def check_filled(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dynrefer.checkpoints.loading import Source, open_source
-from dynrefer.checkpoints.places import check_filled, without_memory
+from dynrefer.checkpoints.places import check_filled, with_memory, without_memory
 from dynrefer.checkpoints.translation import plain as plain_name
 from dynrefer.config import ConfigError, require
 from dynrefer.config_schema import LossConfig
@@ -177,10 +177,9 @@ def _vision_encoder(image_size: int, options: dict[str, Any], is_in_file: bool) 
         with without_memory(is_in_file):
             return VisionEncoder(image_size=image_size, **options)
     except ValueError:
-        if not is_in_file:
-            raise
         # timm's hybrid towers try their stem out while they are built, which needs its weights.
-        return VisionEncoder(image_size=image_size, **options)
+        with with_memory():
+            return VisionEncoder(image_size=image_size, **options)
 
 
 def _text_encoder(config: DictConfig, vocabularies: Vocabularies) -> TextEncoder:

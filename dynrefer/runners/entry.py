@@ -53,7 +53,7 @@ def train_main(arguments: argparse.Namespace) -> None:
     """Trains, or evaluates where ``run.evaluate`` is true, as the release's train.py does."""
     config = load_config(arguments.cfg_path, arguments.options)
     if config.run.evaluate:
-        _evaluate_model(config, list(config.run.valid_splits))
+        _evaluate_model(config, _evaluated_splits(config))
         return
     device = _start(config, training=True)
     with claimed_folder(config) as output_dir:
@@ -86,9 +86,7 @@ def _train(config: DictConfig, device: torch.device, output_dir: Path) -> None:
 def evaluate_main(arguments: argparse.Namespace) -> None:
     """Evaluates a checkpoint, or scores a result file."""
     config = evaluation_config(arguments)
-    splits = [arguments.split] if arguments.split else list(config.run.valid_splits)
-    if not splits:
-        raise ConfigError("run.valid_splits is empty; choose a split with --split")
+    splits = [arguments.split] if arguments.split else _evaluated_splits(config)
     if arguments.res_path is None:
         _evaluate_model(config, splits)
         return
@@ -97,6 +95,13 @@ def evaluate_main(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--res-path scores one split; choose with --split from {splits}")
     truth = ground_truth(config, splits[0], load_vocabularies(config.model))
     _show(config, score_file(config, splits[0], arguments.res_path, truth), splits[0])
+
+
+def _evaluated_splits(config: DictConfig) -> list[str]:
+    splits = list(config.run.valid_splits) or list(config.run.test_splits)
+    if not splits:
+        raise ConfigError("run.valid_splits and run.test_splits are empty; which is evaluated?")
+    return splits
 
 
 def evaluation_config(arguments: argparse.Namespace) -> DictConfig:
