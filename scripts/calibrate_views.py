@@ -154,7 +154,7 @@ def main(arguments: argparse.Namespace) -> None:
     config = evaluation_config(arguments)
     dataset, split = evaluated_dataset(config), arguments.split
     if arguments.max_images is not None:
-        config.datasets[dataset].build_info.max_imgs = arguments.max_images
+        config.datasets[dataset].build_info.max_imgs = float(arguments.max_images)
     config.run.view_selectors = {}  # what this finds
     selectors = grid(config.model.num_views, arguments.ratios)
     out = arguments.out or Path(require(config, "run.output_dir")) / f"views-{dataset}-{split}"

@@ -4,6 +4,8 @@
 that has imported the libraries once: all of a process is real but the seconds of its imports.
 """
 
+import functools
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -17,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 120  # seconds; far more than any command here takes
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["dynrefer.predictor", "dynrefer.runners.entry", "transformers"])
+context.set_forkserver_preload(
+    ["dynrefer.predictor", "dynrefer.runners.entry", "dynrefer.pictures", "transformers"]
+)
 
 
 def environment_of(**more: str) -> dict[str, str]:
@@ -37,13 +41,21 @@ def run_command(*command: object, cwd: Path | None = None, **more: str):
     )
 
 
-def run_script(name: str | Path, *arguments: object, cwd: Path | None = None, **more: str):
-    """A script of the project, or one of its modules ("-m", name, ...), in one process."""
-    (result,) = _run([name, *arguments], cwd, [more])
+def run_script(*command: object, cwd: Path | None = None, before: str | None = None, **more: str):
+    """A script of the project, or one of its modules ("-m", name, ...), in one process.
+
+    Args:
+        cwd: the working directory, else this process's.
+        before: a module that is imported first.
+        more: what the environment gets.
+    """
+    (result,) = _run(command, cwd, before, [more])
     return result
 
 
-def run_together(name: str | Path, *arguments: object, processes: int = 2, cwd: Path | None = None):
+def run_together(
+    *command: object, processes: int = 2, cwd: Path | None = None, before: str | None = None
+):
     """The same in a process group, with the environment that torchrun gives.
 
     Returns:
@@ -54,15 +66,16 @@ def run_together(name: str | Path, *arguments: object, processes: int = 2, cwd: 
         port = str(free.getsockname()[1])
     group = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [{**group, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)]
-    return _run([name, *arguments], cwd, ranks)
+    return _run(command, cwd, before, ranks)
 
 
-def _run(command, cwd, environments):
-    words, folder = [str(word) for word in command], cwd or Path.cwd()
+def _run(command, cwd, before, environments):
+    words = [str(word) for word in command]
+    start = functools.partial(_become, words, cwd or Path.cwd(), before)
     with tempfile.TemporaryDirectory() as streams:
         files = [[Path(streams, f"{kind}{i}") for kind in "oe"] for i in range(len(environments))]
         running = [
-            context.Process(target=_become, args=(words, folder, environment_of(**more), *streams))
+            context.Process(target=start, args=(environment_of(**more), *streams))
             for more, streams in zip(environments, files, strict=True)
         ]
         for process in running:
@@ -81,7 +94,7 @@ def _run(command, cwd, environments):
         ]
 
 
-def _become(words, cwd, environment, out, err):
+def _become(words, cwd, before, environment, out, err):
     """Turns a fresh fork of the server into ``python WORD ...``, with its output in files."""
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
@@ -89,6 +102,8 @@ def _become(words, cwd, environment, out, err):
     os.environ.update(environment)
     os.chdir(cwd)
     sys.path.insert(0, str(ROOT))
+    if before:
+        importlib.import_module(before)
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

@@ -14,6 +14,7 @@ from dynrefer.tasks.published import published_numbers
 from tests.test_config_release import RELEASE_RUN
 
 ROOT = Path(__file__).resolve().parents[1]
+PYTHON = ".venv/bin/python"
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
@@ -164,7 +165,7 @@ def commands_of(script):
     """Commands in the comments and lines of a script, as words."""
     text = re.sub(r"\\\n#? *", " ", (ROOT / script).read_text())
     lines = (line.lstrip("# ") for line in text.splitlines())
-    return [shlex.split(line) for line in lines if line.startswith(("python ", "bash ", "exec "))]
+    return [shlex.split(line) for line in lines if line.startswith((PYTHON, "bash ", "exec "))]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -175,7 +176,7 @@ def test_scripts_name_what_exists(script):
     if Path(script).name not in ("evaluate.sh", "train.sh"):
         assert len(named) == 1 and named[0] in CONFIGS
         assert any(word == script for words in commands for word in words)
-        assert sum(words[0] == "python" for words in commands) == 1
+        assert sum(words[0] == PYTHON for words in commands) == 1
 
 
 def test_every_benchmark_has_its_script():
@@ -198,7 +199,7 @@ def parser_of(script):
 def test_converters_write_what_configurations_read(script):
     """The conversion that a script names leads to the files of its configuration."""
     commands = commands_of(script)
-    converter = next((words[1:] for words in commands if words[0] == "python"), None)
+    converter = next((words[1:] for words in commands if words[0] == PYTHON), None)
     if converter is None:
         return
     arguments = parser_of(converter[0]).parse_args(converter[1:])

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Region captioning on RefCOCOg; published: METEOR 18.1, CIDEr 115.3.
-#   python scripts/convert/refcocog.py
+#   .venv/bin/python scripts/convert/refcocog.py
 #   bash scripts/eval/eval_refcocog_reg.sh weights/refcocog_ft.pth [KEY=VALUE ...]
 exec bash "$(dirname "$0")/evaluate.sh" configs/eval/refcoco/refcocog_reg.yaml "$@"

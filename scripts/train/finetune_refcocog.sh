@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fine-tunes a model that was trained on Visual Genome on RefCOCOg, as published.
-#   python scripts/convert/refcocog.py --tags data/ram_tag_list.txt
+#   .venv/bin/python scripts/convert/refcocog.py --tags data/ram_tag_list.txt
 #   bash scripts/train/finetune_refcocog.sh CHECKPOINT [KEY=VALUE ...]
 set -euo pipefail
 if [ $# -lt 1 ]; then

@@ -43,14 +43,16 @@ def boxes(count: int, **keys: Callable[[int], Any]) -> list[dict]:
 
 def coco_source() -> dict:
     categories = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
-    annotations = boxes(4, category_id=lambda n: (1, 18)[n % 2], iscrowd=lambda n: 0)
+    one = {"category_id": lambda n: (1, 18)[n % 2], "iscrowd": lambda n: 0, "area": lambda n: 200}
+    annotations = boxes(4, **one)
     annotations[0]["segmentation"] = [[4, 5, 24, 5, 24, 15]]
     return {"images": coco_images([1, 2, 3]), "annotations": annotations, "categories": categories}
 
 
 def ovad_source() -> dict:
     source = coco_source()
-    source["attributes"] = [{"id": n, "name": f"color:{n}"} for n in range(3)]
+    kind = {"type": "color", "parent_type": "color", "is_has_att": "is", "freq_set": "head"}
+    source["attributes"] = [{"id": n, "name": f"color:{n}", **kind} for n in range(3)]
     for annotation in source["annotations"]:
         annotation.pop("segmentation", None)
         annotation["att_vec"] = [1, 0, -1]
