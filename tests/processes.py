@@ -20,7 +20,7 @@ LIMIT = 120  # seconds; far more than any command here takes
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
-    ["dynrefer.predictor", "dynrefer.runners.entry", "dynrefer.pictures", "transformers"]
+    ["dynrefer.predictor", "dynrefer.runners.entry", "dynrefer.picture_views", "transformers"]
 )
 
 

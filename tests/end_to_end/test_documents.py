@@ -10,11 +10,13 @@ import re
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from dynrefer.datasets.annotations import AnnotationIndex
+from tests.end_to_end.conftest import message_of
 from tests.end_to_end.documented_sources import place_all
 from tests.processes import ROOT, run_command, run_script, run_together
 from tests.test_docs import BLOCK, IDS, PAGES
@@ -55,6 +57,10 @@ def project(once, world, tmp_path_factory):
         shutil.copytree(ROOT / "configs", folder / "configs")
         with (folder / "configs/base/runs/shapes.yaml").open("a") as runs:
             runs.write("  report_regions: 3\n")
+        model = folder / "configs/base/models/dynrefer_shapes.yaml"
+        short = "generation: {min_length: 1, max_new_tokens: 3}"
+        model.write_text(model.read_text().replace("generation: {min_length: 6}", short))
+        assert short in model.read_text()
         shutil.copytree(world, folder / "data/shapes")
         stand_in = folder / PYTHON
         stand_in.parent.mkdir(parents=True)
@@ -82,11 +88,7 @@ def home(project, tmp_path):
 
 def ran(home, *command):
     """What a command of Python printed; it has to end well."""
-    import cputimes, sys
-
-    a = cputimes.cpu()
     result = run_script(*command, cwd=home, **WITHOUT_JAVA)
-    print("TIMED", round(cputimes.cpu() - a, 2), *command)
     assert result.returncode == 0, f"{command}\n{result.stderr}"
     assert "FutureWarning" not in result.stderr, f"{command}\n{result.stderr}"
     return result.stdout
@@ -141,6 +143,28 @@ def test_a_page_from_top_to_bottom(page, home, monkeypatch):
         index = AnnotationIndex.open(report.with_name(report.name.removesuffix(".report.json")))
         assert len(index) > 0
         assert all(index.image(j).path.is_file() for j in range(index.num_images))
+
+
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "scripts").glob("[et][vr]a*/*.sh")
+    if path.name not in ("evaluate.sh", "train.sh")
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_of_the_published_model_name_the_file_that_is_missing(script, home):
+    """In a project that has neither weights nor data."""
+    shutil.rmtree(home / "weights")
+    shutil.rmtree(home / "data")
+    model = "configs/base/models/dynrefer_flant5xl.yaml"
+    shutil.copy(ROOT / model, home / model)
+    checkpoint = () if Path(script).name.startswith("train_") else ("weights/vg1.2_5e.pth",)
+    handed = handed_on(home, ["bash", script, *checkpoint])
+    result = run_script(*handed, cwd=home)
+    told = message_of(result.stderr)
+    assert result.returncode == 2
+    assert re.search(r"no checkpoint at weights/\S+\.pth, on this machine's disk", told), told
 
 
 def test_nothing_is_left_out_without_need():
