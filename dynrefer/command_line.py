@@ -5,6 +5,7 @@ the seconds that torch and the models take.
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -40,6 +41,18 @@ def config_parser(usage: str | None, required: bool = True) -> argparse.Argument
         "--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides, a.b=c"
     )
     return parser
+
+
+def at_least(least: float, kind: type = int) -> Callable[[str], float]:
+    """An argument's ``type``: a finite number from ``least`` on."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not (math.isfinite(value) and value >= least):
+            raise argparse.ArgumentTypeError(f"{text}; valid is a number from {least} on")
+        return value
+
+    return number
 
 
 def entry_point(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:

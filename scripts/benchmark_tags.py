@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynrefer.command_line import plain_parser
+from dynrefer.command_line import at_least, plain_parser
 from dynrefer.datasets.annotations.tagging import Annotation, tag_annotations
 from dynrefer.tags.parser import ParsedTags, build_tag_parser
 from dynrefer.vocabulary import TagVocabulary, load_tags
@@ -92,7 +92,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = plain_parser(__doc__)
     parser.add_argument("--tags", type=Path, help="tag list, one a line")
     parser.add_argument("--parser", default="rules", help="rules (default), or spacy")
-    parser.add_argument("--count", type=int, default=200_000, help="phrases to time")
+    parser.add_argument("--count", type=at_least(1), default=200_000, help="phrases to time")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     return parser.parse_args(arguments)
 

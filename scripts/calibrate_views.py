@@ -12,7 +12,7 @@ a configuration takes as a `base:`.
 import argparse
 from pathlib import Path
 
-from dynrefer.command_line import config_parser, entry_point
+from dynrefer.command_line import at_least, config_parser, entry_point
 from dynrefer.views.selectors import CANDIDATE_RATIOS
 
 
@@ -31,7 +31,7 @@ def calibration_parser() -> argparse.ArgumentParser:
         metavar="R",
         help="ratios to choose from, 0 (region) to 1 (image); default: 0.1 0.2 ... 1",
     )
-    parser.add_argument("--max-images", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--max-images", type=at_least(1), metavar="N", help="first ones only")
     parser.add_argument("--out", type=Path, help="folder (default: in run.output_dir)")
     parser.add_argument("--fresh", action="store_true", help="measure everything again")
     return parser

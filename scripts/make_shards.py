@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from dynrefer.command_line import plain_parser
+from dynrefer.command_line import at_least, plain_parser
 from dynrefer.datasets.annotations import POLICIES
 from dynrefer.datasets.shards.writing import IMAGES_PER_SHARD, write_shards
 
@@ -19,7 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, required=True, help="annotation file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--image-root", type=Path, help="instead of the file's own")
-    parser.add_argument("--images-per-shard", type=int, default=IMAGES_PER_SHARD)
+    parser.add_argument("--images-per-shard", type=at_least(1), default=IMAGES_PER_SHARD)
     parser.add_argument("--bad-records", choices=POLICIES, default="strict")
     return parser.parse_args()
 

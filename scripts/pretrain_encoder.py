@@ -13,18 +13,18 @@ LiT, arXiv 2111.07991): regions are encoded once, so captions are seen many time
 import argparse
 from pathlib import Path
 
-from dynrefer.command_line import config_parser, entry_point
+from dynrefer.command_line import at_least, config_parser, entry_point
 
 
 def _arguments() -> argparse.Namespace:
     parser = config_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--images", type=int, default=2, help="images a step, with all regions")
+    parser.add_argument("--epochs", type=at_least(1), default=1)
+    parser.add_argument("--images", type=at_least(1), default=2, help="a step, with all regions")
     parser.add_argument("--learning-rate", type=float, default=7e-4)
-    parser.add_argument("--text-images", type=int, default=1200, help="for the text encoder")
-    parser.add_argument("--text-steps", type=int, default=1200)
-    parser.add_argument("--text-batch", type=int, default=64, help="regions a step")
+    parser.add_argument("--text-images", type=at_least(1), default=1200, help="for the text tower")
+    parser.add_argument("--text-steps", type=at_least(1), default=1200)
+    parser.add_argument("--text-batch", type=at_least(1), default=64, help="regions a step")
     parser.add_argument("--text-learning-rate", type=float, default=1e-3)
     return parser.parse_args()
 

@@ -243,9 +243,9 @@ def with_field(**fields):
         (lambda lines: lines.pop(0), "has no prediction"),
         (lambda lines: lines.append(lines[0]), "comes twice"),
         (lambda lines: lines.append('{"id": 3, '), "is not JSON"),
-        (lambda lines: lines.append('{"caption": "a"}'), "has no 'id'"),
+        (lambda lines: lines.append('{"caption": "a"}'), "must be an object with an 'id'"),
         (with_field(class_logits=None), "has no class_logits"),
-        (with_field(class_logits=[1.0]), "'class_logits' must be 8 numbers"),
+        (with_field(class_logits=[1.0]), "'class_logits' must be 8 finite numbers"),
         (with_field(attributes=[2.0] * 24), "attribute"),
     ],
 )

@@ -103,7 +103,6 @@ def test_missing_files(
     ("flags", "message"),
     [
         (["--parser", "rule"], "did you mean 'rules'?"),
-        (["--processes", "0"], "processes is 0"),
         (["--synonyms", "/absent/own.txt"], "/absent/own.txt"),
     ],
 )

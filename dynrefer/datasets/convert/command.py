@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dynrefer.command_line import USER_ERRORS, plain_parser
+from dynrefer.command_line import USER_ERRORS, at_least, plain_parser
 from dynrefer.datasets.annotations.tagging import tag_annotations
 from dynrefer.datasets.convert.visual_genome import AnnotationStep
 from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder
@@ -37,7 +37,7 @@ def add_tag_arguments(parser: argparse.ArgumentParser) -> None:
 def add_parser_arguments(parser: argparse.ArgumentParser) -> None:
     """How captions are parsed into tags."""
     parser.add_argument("--parser", default="rules", help="rules (default), or spacy")
-    parser.add_argument("--processes", type=int, default=1, help="that parse (1)")
+    parser.add_argument("--processes", type=at_least(1), default=1, help="that parse (1)")
 
 
 def tag_step(arguments: argparse.Namespace) -> AnnotationStep:
