@@ -19,18 +19,31 @@ ADDED_SYNONYMS = {
 
 
 @dataclass(frozen=True)
-class TagVocabulary:
-    """Tags in the order of their indices; a tag is its own phrase."""
+class Vocabulary:
+    """Names in the order of their indices."""
 
     names: tuple[str, ...]
 
     @property
     def phrases(self) -> list[str]:
-        """The tags as they are."""
+        """What is embedded: the names as they are."""
         return list(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+class TagVocabulary(Vocabulary):
+    """Tags; a tag is its own phrase."""
+
+
+class ClassVocabulary(Vocabulary):
+    """Class names, with "the" before them as phrases."""
+
+    @property
+    def phrases(self) -> list[str]:
+        """One phrase a class, "the dog"; LVIS's "aerosol_can" is "the aerosol can"."""
+        return [f"the {plain_name(name)}" for name in self.names]
 
 
 @dataclass(frozen=True)
@@ -52,10 +65,8 @@ class Attribute:
         """Two phrases a synonym, with an empty noun: its two spaces are part of the wording."""
         kind, _, synonyms = self.name.rpartition(":")
         words = (*synonyms.split("/"), *ADDED_SYNONYMS.get(synonyms, ()))
-        if self.is_has_att == "is":
-            return [phrase for word in words for phrase in (f"the {word}", f"the  is {word}")]
-        owned = kind.replace(" tone", "")
-        pairs = ((f"the {word} {owned}", f"the  has {word} {owned}") for word in words)
+        owned = f" {kind.replace(' tone', '')}" if self.is_has_att == "has" else ""
+        pairs = ((f"the {word}{owned}", f"the  {self.is_has_att} {word}{owned}") for word in words)
         return [phrase for pair in pairs for phrase in pair]
 
 
@@ -85,18 +96,12 @@ class AttributeVocabulary:
 
 
 @dataclass(frozen=True)
-class ClassVocabulary:
-    """Class names in the order of their indices."""
+class Vocabularies:
+    """The three vocabularies of a model."""
 
-    names: tuple[str, ...]
-
-    @property
-    def phrases(self) -> list[str]:
-        """One phrase a class, "the dog"; LVIS's "aerosol_can" is "the aerosol can"."""
-        return [f"the {plain_name(name)}" for name in self.names]
-
-    def __len__(self) -> int:
-        return len(self.names)
+    tags: TagVocabulary
+    attributes: AttributeVocabulary
+    classes: ClassVocabulary
 
 
 def plain_name(name: str) -> str:
@@ -121,12 +126,11 @@ def load_attributes(path: str | Path) -> AttributeVocabulary:
     Raises FileNotFoundError, and ValueError for broken JSON, a missing key, a repeated name, or an
     ``id`` that is not the position in the list (``att_vec`` is read by position).
     """
+    setting = "model.vocabulary.attributes"
     if _is_text(path):
-        names = _lines(path, "model.vocabulary.attributes")
-        return AttributeVocabulary(
-            tuple(_plain_attribute(i, name, path) for i, name in enumerate(names))
-        )
-    content = read_json(path, "model.vocabulary.attributes")
+        named = enumerate(_lines(path, setting))
+        return AttributeVocabulary(tuple(_plain_attribute(*each, path) for each in named))
+    content = read_json(path, setting)
     items = content.get("attributes") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise ValueError(f"{path}: needs a list, or an object with a list 'attributes'")
@@ -138,23 +142,20 @@ def load_attributes(path: str | Path) -> AttributeVocabulary:
 def load_classes(path: str | Path) -> ClassVocabulary:
     """Reads a JSON list of class names, the ``categories`` of COCO's or OVAD's JSON, or text.
 
-    A ``.txt`` file has one class a line.
-
-    Raises FileNotFoundError, and ValueError for broken JSON, anything but a list of strings, or
-    names that differ in no more than case (their phrases would be one).
+    A ``.txt`` file has one class a line. Raises FileNotFoundError, and ValueError for broken JSON,
+    anything but a list of strings, or names that differ in no more than case (as phrases do not).
     """
+    setting = "model.vocabulary.classes"
     if _is_text(path):
-        return ClassVocabulary(_lines(path, "model.vocabulary.classes"))
-    names = read_json(path, "model.vocabulary.classes")
+        return ClassVocabulary(_lines(path, setting))
+    names = read_json(path, setting)
     if isinstance(names, dict) and isinstance(names.get("categories"), list):
         names = [
-            item.get("name") if isinstance(item, dict) else item for item in names["categories"]
+            each.get("name") if isinstance(each, dict) else each for each in names["categories"]
         ]
     if not isinstance(names, list):
-        raise ValueError(
-            f"{path}: needs a list of class names, or an object with a list 'categories', found "
-            f"{type(names).__name__}"
-        )
+        valid = "a list of class names, or an object with a list 'categories'"
+        raise ValueError(f"{path}: needs {valid}, found {type(names).__name__}")
     return ClassVocabulary(_checked_names(names, path, "entry", first=0))
 
 
@@ -162,9 +163,8 @@ def read_text(path: str | Path, setting: str) -> str:
     """Text of a file; a missing one gives FileNotFoundError that names the configuration key."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no file at {path}; the configuration key '{setting}' sets it{fetch_hint(str(path))}"
-        )
+        hint = f"the configuration key '{setting}' sets it{fetch_hint(str(path))}"
+        raise FileNotFoundError(f"no file at {path}; {hint}")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -181,12 +181,10 @@ def read_json(path: str | Path, setting: str) -> Any:
 
 
 def _is_text(path: str | Path) -> bool:
-    """Whether a vocabulary file is a list with one name a line; others are JSON."""
-    return Path(path).suffix.lower() == ".txt"
+    return Path(path).suffix.lower() == ".txt"  # one name a line; other files are JSON
 
 
 def _lines(path: str | Path, setting: str) -> tuple[str, ...]:
-    """The names of a list with one a line."""
     lines = read_text(path, setting).rstrip().split("\n")
     return _checked_names((line.strip() for line in lines), path, "line", first=1)
 
@@ -194,10 +192,8 @@ def _lines(path: str | Path, setting: str) -> tuple[str, ...]:
 def _plain_attribute(position: int, name: str, path: str | Path) -> Attribute:
     kind, _, synonyms = name.rpartition(":")
     if not all(word.strip() for word in synonyms.split("/")):
-        raise ValueError(
-            f"{path}: line {position + 1} is {name!r}, must be 'synonym/synonym' or "
-            "'type:synonym/synonym'"
-        )
+        valid = "'synonym/synonym' or 'type:synonym/synonym'"
+        raise ValueError(f"{path}: line {position + 1} is {name!r}, must be {valid}")
     return Attribute(position, name, kind, kind, is_has_att="is", freq_set="")
 
 
@@ -208,12 +204,14 @@ def _attribute(item: Any, position: int, path: str | Path) -> Attribute:
     if missing:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; needs {', '.join(keys)}")
     attribute = Attribute(**{key: item[key] for key in keys})
-    if attribute.id != position:
-        raise ValueError(f"{where}: id is {attribute.id}, must be its position {position}")
-    if attribute.is_has_att not in ("is", "has"):
-        raise ValueError(f"{where}: is_has_att is {attribute.is_has_att!r}, must be 'is' or 'has'")
-    if attribute.type and ":" not in str(attribute.name):
-        raise ValueError(f"{where}: name is {attribute.name!r}, must be 'type:synonym/synonym'")
+    is_named = not attribute.type or ":" in str(attribute.name)
+    for key, is_valid, valid in (
+        ("id", attribute.id == position, f"its position {position}"),
+        ("is_has_att", attribute.is_has_att in ("is", "has"), "'is' or 'has'"),
+        ("name", is_named, "'type:synonym/synonym'"),
+    ):
+        if not is_valid:
+            raise ValueError(f"{where}: {key} is {item[key]!r}, must be {valid}")
     return attribute
 
 
@@ -227,18 +225,9 @@ def _checked_names(
         if not isinstance(name, str) or not name:
             raise ValueError(f"{path}: {unit} {number} is {name!r}, must be a name")
         if name.lower() in seen:
-            where = f"{unit} {seen[name.lower()]}"
-            raise ValueError(f"{path}: {unit} {number} repeats {where}, {name!r}")
+            earlier = seen[name.lower()]
+            raise ValueError(f"{path}: {unit} {number} repeats {unit} {earlier}, {name!r}")
         seen[name.lower()] = number
     if not checked:
         raise ValueError(f"{path}: is empty, must hold at least one name")
     return checked
-
-
-@dataclass(frozen=True)
-class Vocabularies:
-    """The three vocabularies of a model."""
-
-    tags: TagVocabulary
-    attributes: AttributeVocabulary
-    classes: ClassVocabulary

@@ -14,6 +14,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
@@ -23,13 +24,12 @@ from pycocotools import coco, cocoeval
 from dynrefer.metrics.instances import Id, Instances
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-LVIS_DETECTIONS_AN_IMAGE = 300
+LVIS_DETECTIONS = 300  # of an image
 Records = list[dict[str, Any]]
+Detections = Sequence[Mapping[str, Any]]
 
 
-def coco_box_metrics(
-    instances: Instances, detections: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def coco_box_metrics(instances: Instances, detections: Detections) -> dict[str, float]:
     """Box AP over the images of COCO's instances file.
 
     detections: dicts of image_id, category_id, bbox (x, y, width, height in pixels) and score.
@@ -37,13 +37,11 @@ def coco_box_metrics(
     size, as COCOeval says. No detections give 0. Raises ValueError for detections that name an
     unknown image or category or hold values that are not finite.
     """
-    found = instances.checked(detections)
+    records = instances.annotations, instances.checked(detections)
     images = [{"id": id_} for id_ in instances.images]
     categories = list(instances.categories.values())
     with contextlib.redirect_stdout(io.StringIO()):
-        sides = [
-            _side(coco, images, categories, records) for records in (instances.annotations, found)
-        ]
+        sides = [_side(coco, images, categories, each) for each in records]
         evaluation = cocoeval.COCOeval(*sides, iouType="bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -52,9 +50,7 @@ def coco_box_metrics(
 
 
 def lvis_box_metrics(
-    instances: Instances,
-    detections: Sequence[Mapping[str, Any]],
-    image_ids: Collection[Id] | None = None,
+    instances: Instances, detections: Detections, image_ids: Collection[Id] | None = None
 ) -> dict[str, float]:
     """Box AP over the images of LVIS's file, or over those of ``image_ids``.
 
@@ -64,26 +60,26 @@ def lvis_box_metrics(
     `coco_box_metrics` does.
     """
     counted = set(instances.images if image_ids is None else image_ids)
-    best = _best_of_each_image(instances.checked(detections))
-    truth = _by_category(map(_of_lvis, instances.annotations), counted)
-    found = _by_category(best, counted)
+    checked = _grouped(instances.checked(detections), "image_id")
+    best = [
+        detection
+        for image_id, every in checked.items()
+        for detection in sorted(every, key=itemgetter("score"), reverse=True)[:LVIS_DETECTIONS]
+        if image_id in counted
+    ]
+    annotated = (_of_lvis(a) for a in instances.annotations if a["image_id"] in counted)
+    truth, found = _grouped(annotated, "category_id"), _grouped(best, "category_id")
     categories = [c for c in instances.categories.values() if c["id"] in truth]
     frequencies = np.array([category["frequency"] for category in categories], dtype=str)
     # [categories, thresholds, recall levels, areas]: any size, small, medium, large
     values = np.array(
         [_lvis_precision(instances, c, truth[c["id"]], found.get(c["id"], [])) for c in categories]
     ).reshape(-1, 10, 101, 4)
-    metrics = {
-        "AP": values[..., 0],
-        "AP50": values[:, 0, :, 0],
-        "AP75": values[:, 5, :, 0],
-        "APs": values[..., 1],
-        "APm": values[..., 2],
-        "APl": values[..., 3],
-    }
-    for frequency in "rcf":
-        metrics[f"AP{frequency}"] = values[frequencies == frequency][..., 0]
-    return {name: _mean(part) for name, part in metrics.items()}
+    any_size = values[..., 0]
+    metrics = {"AP": any_size, "AP50": any_size[:, 0], "AP75": any_size[:, 5]}
+    metrics |= {f"AP{size}": values[..., area] for area, size in enumerate("sml", start=1)}
+    metrics |= {f"AP{frequency}": any_size[frequencies == frequency] for frequency in "rcf"}
+    return {name: _mean(part[part > -1]) for name, part in metrics.items()}
 
 
 def _lvis_precision(
@@ -109,7 +105,7 @@ def _lvis_precision(
         numbered = [{**record, "image_id": numbers[record["image_id"]]} for record in records]
         sides.append(_side(faster_coco, images, [category], numbered))
     evaluation = COCOeval_faster(*sides, "bbox", lvis_style=True, print_function=lambda *_: None)
-    evaluation.params.maxDets = [LVIS_DETECTIONS_AN_IMAGE]
+    evaluation.params.maxDets = [LVIS_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation.eval["precision"][:, :, 0, :, 0]
@@ -135,24 +131,12 @@ def _of_lvis(annotation: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "area": area, "iscrowd": 0}
 
 
-def _by_category(records: Iterable[dict], image_ids: Collection[Id]) -> dict[Id, Records]:
+def _grouped(records: Iterable[dict], key: str) -> dict[Id, Records]:
     groups: dict[Id, Records] = defaultdict(list)
     for record in records:
-        if record["image_id"] in image_ids:
-            groups[record["category_id"]].append(record)
+        groups[record[key]].append(record)
     return groups
 
 
-def _best_of_each_image(detections: Iterable[dict]) -> Iterable[dict]:
-    """Up to 300 detections of each image, those with the highest scores."""
-    by_image: dict[Id, Records] = defaultdict(list)
-    for detection in detections:
-        by_image[detection["image_id"]].append(detection)
-    for found in by_image.values():
-        yield from sorted(found, key=lambda d: -d["score"])[:LVIS_DETECTIONS_AN_IMAGE]
-
-
-def _mean(values: np.ndarray) -> float:
-    """Mean of the precisions that exist, -1 where none does."""
-    existing = values[values > -1]
+def _mean(existing: np.ndarray) -> float:
     return float(existing.mean()) if existing.size else -1.0

@@ -1,5 +1,6 @@
 """Region captioning: BLEU, METEOR, ROUGE-L and CIDEr of tokenised captions, as COCO scores them."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from pycocoevalcap.bleu.bleu import Bleu
@@ -12,9 +13,7 @@ References = Mapping[str | int, Sequence[str]]
 
 
 def caption_metrics(
-    references: References,
-    predictions: Mapping[str | int, str],
-    meteor: Meteor | None = None,
+    references: References, predictions: Mapping[str | int, str], meteor: Meteor | None = None
 ) -> dict[str, float]:
     """Scores one predicted caption per id against that id's reference captions.
 
@@ -34,12 +33,9 @@ def caption_metrics(
     bleu, _ = Bleu(4).compute_score(accepted, candidates, verbose=0)
     rouge, _ = Rouge().compute_score(accepted, candidates)
     cider, _ = Cider().compute_score(accepted, candidates)
-    pairs = list(accepted.values()), [candidate for (candidate,) in candidates.values()]
-    if meteor is not None:
-        score, _ = meteor.scores(*pairs)
-    else:
-        with Meteor() as own:
-            score, _ = own.scores(*pairs)
+    with contextlib.nullcontext(meteor) if meteor else Meteor() as running:
+        said = [candidate for (candidate,) in candidates.values()]
+        score, _ = running.scores(list(accepted.values()), said)
     metrics = {f"BLEU_{n}": float(value) for n, value in enumerate(bleu, start=1)}
     return metrics | {"METEOR": score, "ROUGE_L": float(rouge), "CIDEr": float(cider)}
 

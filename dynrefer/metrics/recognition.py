@@ -25,18 +25,14 @@ def _correct(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """bool [N]: the label is among the k largest logits (of equal ones, the first)."""
     logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.size:
-        raise ValueError(
-            "logits must be [regions, classes] and labels [regions], not empty, "
-            f"got {logits.shape} and {labels.shape}"
-        )
+        valid = "logits must be [regions, classes] and labels [regions], not empty"
+        raise ValueError(f"{valid}, got {logits.shape} and {labels.shape}")
     if np.isnan(logits).any():
         row, column = np.argwhere(np.isnan(logits))[0]
         raise ValueError(f"logit of region {row}, class {column} is NaN")
     outside = (labels < 0) | (labels >= logits.shape[1])
     if outside.any():
-        row = int(np.argmax(outside))
-        raise ValueError(
-            f"label of region {row} is {labels[row]}; classes are 0 to {logits.shape[1] - 1}"
-        )
+        row, last = int(np.argmax(outside)), logits.shape[1] - 1
+        raise ValueError(f"label of region {row} is {labels[row]}; classes are 0 to {last}")
     best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return (best == labels[:, None]).any(axis=1)

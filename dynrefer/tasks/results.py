@@ -106,10 +106,8 @@ def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile
             raise ValueError(f"{where}: region {id_!r} comes twice")
         is_list = isinstance(ratios, list) and len(ratios) <= MOST_VIEWS
         if ratios is not None and (not is_list or _first_outside(ratios or [0], 0, 1)):
-            valid = f"{MOST_VIEWS} numbers from 0 to 1 at most"
-            raise ValueError(
-                f"{where}: region {id_!r}: 'ratios' must be {valid}, is {ratios!r:.60}"
-            )
+            fault = f"must be {MOST_VIEWS} numbers from 0 to 1 at most, is {ratios!r:.60}"
+            raise ValueError(f"{where}: region {id_!r}: 'ratios' {fault}")
         predictions[id_] = entry
     predictions = {id_: entry for id_, entry in predictions.items() if len(entry) > 1}
     if not predictions:
@@ -153,11 +151,8 @@ def _release_entries(path: Path) -> Iterator[tuple[str, Any]]:
         if isinstance(item, dict) and "id" in item:
             found = _prediction_of(item, where)
             named = {ours: found[key] for key, ours in RELEASE_FIELDS.items() if key in found}
-            for key in (
-                "caption",
-                "score",
-            ):  # of several captions and their scores the first counts
-                if isinstance(named.get(key), list):
+            for key in ("caption", "score"):
+                if isinstance(named.get(key), list):  # of several captions the first counts
                     named[key] = next(iter(named[key]), None)
             item = {"id": item["id"], **named}
         yield where, item
