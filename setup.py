@@ -13,6 +13,9 @@ REQUIREMENTS = [
     if line and not line.startswith("#")
 ]
 
+# Read Vicuna's tokenizer, which is published as SentencePiece's file alone.
+VICUNA = ["sentencepiece>=0.2", "protobuf>=4"]
+
 setup(
     name="dynrefer",
     version=VERSION.group(1),
@@ -40,7 +43,9 @@ setup(
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "webdataset>=1.0",  # shards are read by it in the tests
+            *VICUNA,
         ],
+        "vicuna": VICUNA,
         "wandb": ["wandb>=0.19"],
     },
 )
