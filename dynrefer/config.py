@@ -112,7 +112,7 @@ def _of_folder(content: dict[str, Any], path: Path) -> dict[str, Any]:
         FileNotFoundError: the folder lacks one of its ``weights``.
     """
     version = plain(content.pop("format_version"))
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise ConfigError(f"{path}: format_version: {version}; valid is 1 to {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
         raise ConfigError(

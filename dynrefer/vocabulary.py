@@ -186,6 +186,9 @@ def _is_text(path: str | Path) -> bool:
 
 def _lines(path: str | Path, setting: str) -> tuple[str, ...]:
     lines = read_text(path, setting).rstrip().split("\n")
+    for number, line in enumerate(lines, 1):
+        if line.lstrip().startswith(("[", "{")) or not line.strip().isprintable():
+            raise ValueError(f"{path}: line {number} is {line[:40]!r}; a name a line is expected")
     return _checked_names((line.strip() for line in lines), path, "line", first=1)
 
 

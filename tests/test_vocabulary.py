@@ -183,6 +183,8 @@ def test_a_missing_file_names_itself_and_the_setting(tmp_path, load, setting):
         ("dog\ncat\ndog\n", "line 3 repeats line 1, 'dog'"),
         ("dog\n\ncat\n", "line 2 is ''"),
         ("", "line 1 is ''"),
+        ('["dog", "cat"]', r"line 1 is '\[\"dog\", \"cat\"\]'; a name a line is expected"),
+        ("dog\n\0\0\n", "line 2 is .*; a name a line is expected"),
     ],
 )
 def test_refused_tag_lists(tmp_path, text, message):

@@ -58,7 +58,7 @@ _WINDOW = 2**28
 class Checkpoint(Mapping[str, Tensor]):
     """Tensors of one or several files by name, without the levels that wrappers put into names.
 
-    ``checkpoint[name]`` reads that tensor into memory of its own; ``shape(name)`` reads nothing.
+    ``checkpoint[name]`` reads that tensor into memory of its own; ``described`` reads nothing.
     """
 
     def __init__(self, path: Path, files: Mapping[str, "_File"]) -> None:
@@ -83,10 +83,13 @@ class Checkpoint(Mapping[str, Tensor]):
         """Parts of a model of which it says that they have learned nothing."""
         return {part for file in set(self._files.values()) for part in file.untrained}
 
-    def shape(self, name: str) -> torch.Size:
-        """The shape of a tensor; raises KeyError for a name that is not there."""
+    def described(self, name: str) -> Tensor:
+        """A tensor on meta with the shape of one here, of floating-point numbers where that is.
+
+        Raises KeyError for a name that is not there.
+        """
         stored = self._stored[name]
-        return self._files[stored].shapes[stored]
+        return self._files[stored].described[stored]
 
     def without_prefix(self, prefix: str) -> "Checkpoint":
         """The same tensors; names that begin with a prefix lose it."""
@@ -158,10 +161,10 @@ def _unpickled(path: Path) -> dict[str, object]:
 
 
 class _File(ABC):
-    """One file of tensors; ``shapes`` by name."""
+    """One file of tensors, by name ``described`` on meta."""
 
     path: Path
-    shapes: dict[str, torch.Size]
+    described: dict[str, Tensor]
     untrained: Sequence[str] = ()
 
     @abstractmethod
@@ -175,9 +178,10 @@ class _SafetensorsFile(_File):
         try:
             # Read, not mapped: what has been copied from a mapping stays in memory beside the copy.
             self._file = safe_open(path, framework="pt", backend="pread")
-            self.shapes = {
-                name: torch.Size(self._file.get_slice(name).get_shape())
-                for name in self._file.keys()  # noqa: SIM118 (it is no dictionary)
+            slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
+            self.described = {
+                name: _on_meta(part.get_shape(), "F" in part.get_dtype())
+                for name, part in slices.items()
             }
             self.untrained = (self._file.metadata() or {}).get(UNTRAINED, "").split()
         except SafetensorError as error:
@@ -195,7 +199,10 @@ class _TorchFile(_File):
         self.path = path
         self._mapped = zipfile.is_zipfile(path)
         self._open()
-        self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
+        self.described = {
+            name: _on_meta(tensor.shape, tensor.is_floating_point())
+            for name, tensor in self._tensors.items()
+        }
 
     def _open(self) -> None:
         self._tensors = _tensors_of(_unpickled(self.path), self.path)
@@ -221,16 +228,24 @@ def _open_file(path: Path) -> _File:
 def _tensors_of(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint: under one of the usual keys, or the whole."""
     key, state = None, content
-    while isinstance(state, Mapping) and any(inner in state for inner in _STATE_KEYS):
-        key = next(inner for inner in _STATE_KEYS if inner in state)
-        state = state[key]
+    for _ in range(3):  # one state dict may lie in another
+        if isinstance(state, Mapping) and any(inner in state for inner in _STATE_KEYS):
+            key = next(inner for inner in _STATE_KEYS if inner in state)
+            state = state[key]
     if not isinstance(state, Mapping):
         kind = type(state).__name__
         raise ValueError(f"{path}: '{key}' holds a {kind}; tensors by name are expected")
-    other = next((name for name, value in state.items() if not torch.is_tensor(value)), None)
-    if other is not None:
-        raise ValueError(f"{path}: '{other}' is no tensor; tensors by name are expected")
+    for name, value in state.items():
+        if not isinstance(name, str) or not torch.is_tensor(value):
+            raise ValueError(f"{path}: '{name}' is no tensor; tensors by name are expected")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ValueError(f"{path}: '{name}' is sparse, quantised or without data")
     return dict(state)
+
+
+def _on_meta(shape: Sequence[int], is_floating: bool) -> Tensor:
+    dtype = torch.float32 if is_floating else torch.int64
+    return torch.empty(tuple(shape), dtype=dtype, device="meta")
 
 
 def _unwrapped(name: str) -> str:
@@ -238,7 +253,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _named(*files: _File) -> dict[str, _File]:
-    return {name: file for file in files for name in file.shapes}
+    return {name: file for file in files for name in file.described}
 
 
 def _folder(path: Path) -> dict[str, _File]:
@@ -280,14 +295,14 @@ def _shards(index: Path) -> dict[str, _File]:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = {name: str(places[name]) for name in places}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{index} is no index of shards: a 'weight_map' is expected") from error
     outside = next((name for name in shards.values() if Path(name).name != name), None)
     if outside is not None:
         raise ValueError(f"{index}: '{outside}' is no file beside the index")
     files = {name: _shard(index.parent / name, str(index)) for name in sorted({*shards.values()})}
     for name, shard in shards.items():
-        if name not in files[shard].shapes:
+        if name not in files[shard].described:
             raise ValueError(f"{index}: '{name}' is said to be in {shard}, which lacks it")
     return {name: files[shard] for name, shard in shards.items()}
 

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from dynrefer.assets import fetch_hint, local_path
@@ -23,7 +22,7 @@ from dynrefer.checkpoints.translation import Match, fits, match_names, plain
 
 logger = logging.getLogger(__name__)
 
-_LIGHTNING = "model."
+_LIGHTNING, _LANGUAGE_MODEL = "model.", "caption_decoder.language_model."
 
 
 @dataclass
@@ -145,7 +144,10 @@ def load_state(
                     "%s: position embeddings are interpolated to %d x %d patches",
                     *(source, *place.grid),
                 )
-            place.fill(value)
+            try:
+                place.fill(value)
+            except FloatingPointError as error:
+                raise ValueError(f"{source} is broken: {error}") from error
             filled.add(id(place))
     logger.info("%s: %s, %d tensors loaded", source, table.title, len(report.loaded))
     for reason, count in Counter(report.dropped.values()).items():
@@ -225,7 +227,7 @@ def _plan(
             report.loaded += match.own
         else:
             report.unexpected += match.published
-    report.missing = _missing(places, report.loaded, table)
+    report.missing = _missing(places, report.loaded, table, getattr(module, "pretrained_names", ()))
     return matches, report
 
 
@@ -241,18 +243,35 @@ def _left_out(module: nn.Module, prefix: str) -> list[tuple[str, str]]:
     ]
 
 
-def _missing(places: Mapping[str, Place], loaded: Iterable[str], table: Format) -> list[str]:
+def _missing(
+    places: Mapping[str, Place],
+    loaded: Iterable[str],
+    table: Format,
+    loaded_before: Collection[str],
+) -> list[str]:
     """Names that the file should hold: what its format covers, and the rest of what it began."""
     found = {id(places[plain(name)]) for name in loaded}
-    begun = {_section(name) for name in loaded}
+    begun, parts = {_section(name) for name in loaded}, {_part(name) for name in loaded}
     missing = {}
     for name, place in places.items():
-        # Our own folders leave frozen weights to the files that they are from, so that a part of
-        # which they hold nothing stays as it is, whether it trains now or not.
-        kind = [c for c in table.covers or () if (".lora_" in c) == (".lora_" in name)]
-        if id(place) not in found and (fits(name, kind) or _section(name) in begun):
+        if table.covers is None:
+            # A folder of our own leaves weights that were frozen to the files that they are from:
+            # of a part that it holds nothing of they stay, and so do those that are loaded already.
+            # Adapters may be put on a model that was saved without any.
+            trains = place.tensor.requires_grad and ".lora_" not in name
+            is_covered = trains and _part(name) in parts and name not in loaded_before
+        else:
+            kind = [cover for cover in table.covers if (".lora_" in cover) == (".lora_" in name)]
+            is_covered = fits(name, kind)
+        if id(place) not in found and (is_covered or _section(name) in begun):
             missing[id(place)] = place.name
     return list(missing.values())
+
+
+def _part(name: str) -> str:
+    """The part of the model that a name belongs to; a language model is one of its own."""
+    is_inside = plain(name).startswith(_LANGUAGE_MODEL)
+    return _LANGUAGE_MODEL if is_inside else name.split(".")[0]
 
 
 def _section(name: str) -> tuple[str, bool]:
@@ -268,28 +287,31 @@ def _check_shapes(
 ) -> None:
     wrong = []
     for match in matches:
-        shapes = [_shape(tensors, name) for name in match.published]
+        held = [_described(tensors, name) for name in match.published]
         targets = [places[plain(name)] for name in match.own]
         try:
-            values = match.to_own([torch.empty(shape, device="meta") for shape in shapes])
-            is_right = all(
-                place.takes(value.shape) for place, value in zip(targets, values, strict=True)
-            )
+            values = match.to_own(held)
+            is_right = all(place.takes(v) for place, v in zip(targets, values, strict=True))
         except (RuntimeError, ValueError):  # parts that cannot be joined or split
             is_right = False
         if not is_right:
-            held = ", ".join(str(tuple(shape)) for shape in shapes)
-            expected = ", ".join(str(tuple(place.tensor.shape)) for place in targets)
-            wrong.append(f"  {', '.join(match.own)}: file {held}, model {expected}")
+            sides = (
+                ", ".join(
+                    f"{tuple(t.shape)}{'' if t.is_floating_point() else ' of no floats'}"
+                    for t in side
+                )
+                for side in (held, [place.tensor for place in targets])
+            )
+            wrong.append("  {}: file {}, model {}".format(", ".join(match.own), *sides))
     if wrong:
         raise ValueError(
-            f"{source} belongs to another architecture; {len(wrong)} tensors differ in shape:\n"
-            + _head(wrong)
+            f"{source} belongs to another architecture; {len(wrong)} tensors differ in shape or "
+            "kind:\n" + _head(wrong)
         )
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size:
-    return tensors.shape(name) if isinstance(tensors, Checkpoint) else tensors[name].shape
+def _described(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    return tensors.described(name) if isinstance(tensors, Checkpoint) else tensors[name].to("meta")
 
 
 def _check_names(report: LoadReport, table: Format, strict: bool, source: str) -> None:

@@ -78,23 +78,34 @@ class Place:
     tensor: Tensor
     owners: list[tuple[nn.Module, str]]
 
-    def takes(self, shape: torch.Size) -> bool:
-        """Whether a tensor of that shape can be put here, interpolated where it has to be."""
-        return shape == self.tensor.shape or self._grid_of(shape) is not None
+    def takes(self, value: Tensor) -> bool:
+        """Whether a tensor can be put here, interpolated where it has to be."""
+        fits = value.shape == self.tensor.shape or self._grid_of(value.shape) is not None
+        return fits and value.is_floating_point() == self.tensor.is_floating_point()
 
     def fill(self, value: Tensor) -> None:
-        """Puts a tensor here, in the place's precision: over the old one, or itself."""
+        """Puts a tensor here, in the place's precision: over the old one, or itself.
+
+        Raises:
+            FloatingPointError: a number is not finite, in that precision.
+        """
         if value.shape != self.tensor.shape:
             value = self._resized(value)
         if not self.tensor.is_meta:
             with torch.no_grad():
-                self.tensor.copy_(value)
+                self._check_finite(self.tensor.copy_(value))
             return
         value = value.to(self.tensor.dtype).contiguous()
+        self._check_finite(value)
         if isinstance(self.tensor, nn.Parameter):
             value = nn.Parameter(value, self.tensor.requires_grad)
         for module, name in self.owners:
             setattr(module, name, value)
+
+    def _check_finite(self, value: Tensor) -> None:
+        is_number = value.is_floating_point() and not value.is_meta
+        if is_number and not torch.isfinite(value).all():
+            raise FloatingPointError(f"{self.name} holds numbers that are not finite")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import nn
 from dynrefer.checkpoints.loading import Source, open_source
 from dynrefer.checkpoints.places import check_filled, with_memory, without_memory
 from dynrefer.checkpoints.translation import plain as plain_name
-from dynrefer.config import ConfigError, require
+from dynrefer.config import require
 from dynrefer.config_schema import LossConfig
 from dynrefer.models.decoders.caption import Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
@@ -20,7 +20,7 @@ from dynrefer.models.decoders.tag import TagDecoder
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.fusion import ViewFusion
 from dynrefer.models.language_models import CAUSAL, T5, VICUNA, Family, build_caption_decoder
-from dynrefer.models.parts import freeze_parts, frozen_parts, precision
+from dynrefer.models.parts import building, freeze_parts, frozen_parts, precision
 from dynrefer.models.pretrained import pretrained_sources
 from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
@@ -98,16 +98,21 @@ def _compose(config: DictConfig, family: Family, captions: bool) -> DynRefer:
     frozen = frozen_parts(config)
     sources = [open_source(path, "model.pretrained") for path in pretrained_sources(config)]
     vision = build_vision(config, sources)
-    qformer = QFormer(vision.width, **plain["qformer"])
+    with building("model.qformer"):
+        qformer = QFormer(vision.width, **plain["qformer"])
     vocabularies = load_vocabularies(config)
     text_encoder = _text_encoder(config, vocabularies)
     widths = {"query_width": qformer.width, "text_width": text_encoder.width}
+    with building("model.tag_decoder"):
+        tag_decoder = TagDecoder(**widths, **plain["tag_decoder"])
+    with building("model.region_text_decoder"):
+        region_text_decoder = RegionTextDecoder(**widths, **plain["region_text_decoder"])
     model = DynRefer(
         vision,
         ViewFusion(vision.width, config.num_views, vision.grid, vision.patch),
         qformer,
-        TagDecoder(**widths, **plain["tag_decoder"]),
-        RegionTextDecoder(**widths, **plain["region_text_decoder"]),
+        tag_decoder,
+        region_text_decoder,
         build_caption_decoder(config, qformer.width, family, sources)
         if captions
         else NoCaptionDecoder(),
@@ -195,7 +200,5 @@ def _text_encoder(config: DictConfig, vocabularies: Vocabularies) -> TextEncoder
 
 def _build_text_encoder(name: str, options: dict[str, Any]) -> TextEncoder:
     build = registry.get("text_encoder", name)
-    try:
+    with building("model.text_encoder.options"):
         return build(**options)
-    except TypeError as error:
-        raise ConfigError(f"model.text_encoder.options: {error}") from error

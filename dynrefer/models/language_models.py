@@ -27,7 +27,7 @@ from dynrefer.config_schema import LoraConfig
 from dynrefer.models.decoders.caption import CaptionDecoder
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, t5_of
-from dynrefer.models.parts import BUILD_ERRORS, frozen_parts, precision
+from dynrefer.models.parts import building, frozen_parts, precision
 
 KEY = "model.caption_decoder"
 # Where the language model lies in the whole model.
@@ -38,6 +38,8 @@ _DERIVED_FIELDS = {
     *("architectures", "bos_token_id", "decoder_start_token_id", "dtype", "eos_token_id"),
     *("is_encoder_decoder", "pad_token_id", "transformers_version"),
 }
+# Ends of the names of fields that are sizes.
+_SIZES = ("_size", "_layers", "_heads", "_dim", "d_model", "d_ff", "d_kv")
 _DERIVED_FIELDS_OF_T5 = {
     *("dense_act_fn", "is_gated_act", "model_type"),
     *("scale_decoder_outputs", "tie_word_embeddings"),
@@ -171,11 +173,15 @@ def _load(
 
 def _build(config: DictConfig, tokenizer: PreTrainedTokenizerBase, family: Family) -> nn.Module:
     fields = OmegaConf.to_container(config)
-    try:
-        fields["vocab_size"] = max(fields.get("vocab_size", 0), len(tokenizer))
-        return family.build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
-    except (*BUILD_ERRORS, StrictDataclassError) as error:
-        raise ConfigError(f"{KEY}.config: {str(error) or repr(error)}") from error
+    for name, value in fields.items():
+        if name.endswith(_SIZES) and (type(value) is not int or value < 1):
+            raise ConfigError(f"{KEY}.config.{name}: {value}; valid is a whole number from 1 on")
+    fields["vocab_size"] = max(fields.get("vocab_size", 0), len(tokenizer))
+    with building(f"{KEY}.config"):
+        try:
+            return family.build(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        except (ValueError, StrictDataclassError) as error:  # may list all that transformers knows
+            raise ValueError(str(error).partition("\n")[0][:300]) from error
 
 
 def _folder(name: str) -> Path:

@@ -94,8 +94,15 @@ def _targets(language_model: nn.Module, wanted: str | Sequence[str] | None) -> l
         if isinstance(module, nn.Linear | nn.Embedding | Conv1D)
     ]
     valid = sorted({name.rpartition(".")[2] for name in layers})
+    if wanted is not None and not isinstance(wanted, str | list | tuple):
+        raise ConfigError(f"{KEY}.target_modules: {wanted}; valid is a list of names, or a text")
     if isinstance(wanted, str):
-        matched = [name for name in layers if re.fullmatch(wanted, name)]
+        try:
+            matched = [name for name in layers if re.fullmatch(wanted, name)]
+        except re.error as error:
+            raise ConfigError(
+                f"{KEY}.target_modules: '{wanted}' is no regular expression: {error}"
+            ) from error
         if not matched:
             raise ConfigError(
                 f"{KEY}.target_modules: '{wanted}' matches no layer; their names end in {valid}"

@@ -36,6 +36,31 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 Result = TypeVar("Result")
 
 
+# What libraries raise where a model cannot be built with some arguments.
+BUILD_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+
+
+@contextmanager
+def building(key: str) -> Iterator[None]:
+    """Names the key whose values something could not be built of.
+
+    Raises:
+        ConfigError: with what was raised, of a library's assertion and the like the first line.
+    """
+    try:
+        yield
+    except (ConfigError, torch.OutOfMemoryError):
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    except BUILD_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"{key}: {reason[:300]}") from error
+
+
 def is_frozen(module: nn.Module) -> bool:
     """Whether training changes none of the module's parameters."""
     return not any(parameter.requires_grad for parameter in module.parameters())
@@ -83,10 +108,6 @@ def freeze_parts(model: nn.Module, names: Iterable[str]) -> None:
     for name in names:
         model.get_submodule(PARTS[name]).requires_grad_(False)
     model.train(model.training)
-
-
-# What libraries raise where a model cannot be built with some arguments.
-BUILD_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def precision(name: str) -> torch.dtype:

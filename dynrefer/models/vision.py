@@ -60,11 +60,11 @@ class VisionEncoder(Part):
             self.tower.set_grad_checkpointing(True)
         self.width: int = self.tower.embed_dim
         self.grid: int = self.tower.patch_embed.grid_size[0]
-        self.patch: float = image_size / self.grid
-        if self.tower.patch_embed.feat_ratio() != self.patch:
+        self.patch: float = self.tower.patch_embed.feat_ratio()
+        if self.grid < 1 or image_size != self.grid * self.patch:
             raise ValueError(
                 f"model.image_size: {image_size} is not a multiple of the patches of '{name}', "
-                f"{self.tower.patch_embed.feat_ratio()} pixels"
+                f"{self.patch} pixels"
             )
         self.image_size = image_size
         self.has_class_token = getattr(self.tower, "cls_token", None) is not None

@@ -89,7 +89,9 @@ def test_every_way_of_storing_tensors(tmp_path, write):
     checkpoint = open_checkpoint(write(tmp_path))
     assert set(checkpoint) == set(STATE) and len(checkpoint) == 3
     for name, tensor in STATE.items():
-        assert checkpoint.shape(name) == tensor.shape
+        held = checkpoint.described(name)
+        assert held.is_meta and held.shape == tensor.shape
+        assert held.is_floating_point() == tensor.is_floating_point()
         assert torch.equal(checkpoint[name], tensor) and checkpoint[name].dtype == tensor.dtype
     with pytest.raises(KeyError):
         checkpoint["c"]
@@ -180,7 +182,7 @@ def test_wrong_indices(tmp_path, index, match):
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"metadata": {}}', "null"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"metadata": {}}', "null", "[" * 100_000])
 def test_broken_indices(tmp_path, content):
     folder = shards("model", "safetensors")(tmp_path)
     (folder / "model.safetensors.index.json").write_text(content)
@@ -250,9 +252,22 @@ def test_files_that_are_no_checkpoints(tmp_path, name, content):
         ({"model": [1, 2]}, "a.pth: 'model' holds a list; tensors by name are expected"),
         ({"model": {"t5_proj.bias": 3}}, "a.pth: 't5_proj.bias' is no tensor"),
         ({"epoch": 3, "step": torch.zeros(1)}, "a.pth: 'epoch' is no tensor"),
+        ({0: torch.zeros(1)}, "a.pth: '0' is no tensor; tensors by name are expected"),
+        ({"a": torch.zeros(1), "b": None}, "a.pth: 'b' is no tensor"),
+        ({"a": torch.eye(2).to_sparse()}, "a.pth: 'a' is sparse, quantised or without data"),
+        ({"a": torch.zeros(2, device="meta")}, "a.pth: 'a' is sparse, quantised or without data"),
+        ({"model": {"model": {"model": {"model": {}}}}}, "a.pth: 'model' is no tensor"),
     ],
 )
 def test_files_of_other_things(tmp_path, content, match):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=match):
+        open_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_state_dict_that_holds_itself(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="a.pth: 'model' is no tensor"):
         open_checkpoint(tmp_path / "a.pth")

@@ -98,6 +98,48 @@ def test_wrong_shapes_load_nothing(model, before):
     assert_equal(model, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_numbers_of_another_kind_load_nothing(model, before, tmp_path, dtype, suffix):
+    state = to_published(random_like(before), T5)
+    state["cvem_mlp.0.weight"] = state["cvem_mlp.0.weight"].to(dtype)
+    save = torch.save if suffix == "pth" else save_file
+    save(state, tmp_path / f"a.{suffix}")
+    message = r"1 tensors differ in shape or kind:\n  fusion.mlp.0.weight: file .* of no floats"
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, tmp_path / f"a.{suffix}")
+    assert_equal(model, before)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_numbers_that_are_not_finite_are_named(tmp_path, empty):
+    """Or become so in the precision of their place."""
+    with without_memory(empty):
+        other = nn.Linear(3, 2).half()
+    for value in (float("nan"), float("inf"), 1e6):
+        weight = torch.zeros(2, 3).index_fill(0, torch.tensor(1), value)
+        state = {"weight": weight, "bias": torch.zeros(2)}
+        with pytest.raises(ValueError, match="^a.pth is broken: weight holds numbers that are not"):
+            load_state(other, state, OWN, source="a.pth")
+
+
+def test_a_part_of_which_a_folder_of_our_own_holds_nothing(model, before):
+    """It stays, whatever trains; of a part that it begins, what trains must be there."""
+    state = {name: t for name, t in random_like(before).items() if not name.startswith("fusion.")}
+    report = load_state(model, state, OWN)
+    assert not report.missing
+    after = model.state_dict()
+    assert all(after[n].equal(before[n]) is n.startswith("fusion.") for n in before)
+    del state["region_text_decoder.bias"]
+    with pytest.raises(ValueError, match="lacks 1 tensors .*\n  model: region_text_decoder.bias"):
+        load_state(model, state, OWN)
+    model.pretrained_names = {"region_text_decoder.bias"}  # loaded before, from another file
+    load_state(model, state, OWN)
+    model.pretrained_names = set()
+    model.region_text_decoder.bias.requires_grad_(False)
+    load_state(model, state, OWN)
+
+
 def test_many_wrong_shapes_are_counted(model):
     wrong = {name: torch.zeros(1, 2, 3) for name in model.state_dict()}
     with pytest.raises(ValueError, match=rf"(?s){len(wrong)} tensors differ .*\.\.\. and \d+ more"):

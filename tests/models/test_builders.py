@@ -234,19 +234,25 @@ def test_pretrained_weights(config, model, tmp_path):
     ("values", "error", "match"),
     [
         ({"arch": "dynrefer_t6"}, KeyError, "no model is registered .*; did you mean 'dynrefer_t5"),
+        ({"vision__name": "vit_tinny"}, ValueError, "timm cannot build 'vit_tinny' with"),
         ({"image_size": 33}, ValueError, "model.image_size"),
-        ({"vision__options__patch_size": 0}, ValueError, "model.vision, .*: timm cannot build"),
-        ({"vision__options__num_heads": 5}, ValueError, "model.vision, .*: timm cannot build"),
-        ({"caption_decoder__config__d_model": -1}, ConfigError, "model.caption_decoder.config: "),
-        ({"caption_decoder__config__num_heads": 0}, ConfigError, "caption_decoder.config: "),
-        ({"caption_decoder__config__vocab_size": "a"}, ConfigError, "caption_decoder.config: "),
-        (
-            {"vision__name": "vit_tinny"},
-            ValueError,
-            "timm cannot build 'vit_tinny' with",
+        ({"qformer__num_attention_heads": 3}, ConfigError, "model.qformer: .*32.* is not a mult"),
+        ({"tag_decoder__heads": 3}, ConfigError, "model.tag_decoder: .* 32 is not a multiple of"),
+        ({"region_text_decoder__heads": 3}, ConfigError, "model.region_text_decoder: .*multiple"),
+        ({"image_size": 7}, ValueError, "model.image_size: 7 is not a multiple of the patches"),
+        *(
+            ({f"vision__options__{key}": value}, ValueError, f"vision, .*: timm cannot .*{key}")
+            for key, value in (("num_heads", 3), ("patch_size", 0), ("embed_dim", 63))
         ),
-        ({"qformer__num_attention_heads": 3}, ValueError, "32.* is not a multiple"),
-        ({"tag_decoder__heads": 3}, ValueError, "decoder width 32 is not a multiple of its 3"),
+        *(
+            ({"text_encoder__options": {"width": value}}, ConfigError, f"options.width: {value}; v")
+            for value in (0, -2, "wide", 1.5, True)
+        ),
+        *(
+            ({f"caption_decoder__config__{key}": value}, ConfigError, f"config.{key}: {value}; val")
+            for key, value in (("num_heads", 0), ("num_layers", 0), ("d_model", -1), ("d_kv", 0))
+        ),
+        ({"caption_decoder__config__vocab_size": "many"}, ConfigError, "vocab_size: many; valid"),
         ({"text_encoder__name": "word_feature"}, KeyError, "did you mean 'word_features'"),
         (
             {"text_encoder__options": {"widht": 3}},
@@ -269,7 +275,7 @@ def test_pretrained_weights(config, model, tmp_path):
         (
             {"caption_decoder__config": {"d_model": "big"}},
             ConfigError,
-            "model.caption_decoder.config: .*'d_model' expected int",
+            "model.caption_decoder.config.d_model: big; valid is a whole number",
         ),
         (
             {"arch": "dynrefer_vicuna", "caption_decoder__config": {"model_type": "lama"}},

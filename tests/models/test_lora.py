@@ -81,6 +81,15 @@ def test_only_the_adapters_of_query_and_value_learn(adapted, kind):
     assert changed == trainable
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [("'(('", r"'\(\(' is no regular expression"), ("5", "5; valid is a list of names")],
+)
+def test_targets_of_another_kind(adapted, targets, message):
+    with pytest.raises(ConfigError, match=f"lora.target_modules: {message}"):
+        adapted("t5", f"caption_decoder.lora={{rank: 2, target_modules: {targets}}}")
+
+
 def test_settings_reach_every_adapter(adapted):
     model = adapted("t5", "caption_decoder.lora={rank: 4, alpha: 6, dropout: 0.3}")
     layers = [m for m in model.modules() if isinstance(m, peft.tuners.lora.LoraLayer)]

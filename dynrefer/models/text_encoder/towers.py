@@ -21,6 +21,7 @@ from torch import Tensor
 from dynrefer.checkpoints.loading import open_source
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.checkpoints.tokenizers import load_tokenizer
+from dynrefer.config import ConfigError
 from dynrefer.models.parts import Part
 from dynrefer.progress import Progress
 from dynrefer.registry import registry
@@ -128,6 +129,8 @@ def word_transformer(
     Args:
         tokenizer: directory of a tokenizer whose sequences end in its end token.
     """
+    _check_sizes(width=width, heads=heads, layers=layers, output_width=output_width)
+    _check_sizes(context_length=context_length)
     words = load_tokenizer(tokenizer, "model.text_encoder.options.tokenizer")
 
     def tokenize(phrases: Sequence[str]) -> Tensor:
@@ -162,6 +165,7 @@ class WordFeatureEncoder(TextEncoder):
 
     def __init__(self, width: int = 256) -> None:
         super().__init__()
+        _check_sizes(width=width)
         self.width = width
         self.register_buffer("device_marker", torch.zeros(()), persistent=False)
 
@@ -174,6 +178,14 @@ class WordFeatureEncoder(TextEncoder):
         words = phrase.lower().split()
         parts = words + [" ".join(pair) for pair in zip(words, words[1:], strict=False)]
         return np.mean([_word_feature(part, self.width) for part in parts or [""]], axis=0)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise ConfigError(
+                f"model.text_encoder.options.{name}: {size}; valid is a whole number from 1 on"
+            )
 
 
 @functools.lru_cache(maxsize=100_000)
