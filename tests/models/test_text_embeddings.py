@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import sys
 import zlib
 from dataclasses import asdict
 from math import prod
@@ -231,7 +232,8 @@ def test_embeddings_of_another_width_than_the_towers(with_tower, tower_file):
         encoder(PHRASES)
 
 
-def test_many_phrases_go_in_batches_and_show_progress(tower_file, capfd):
+def test_many_phrases_go_in_batches_and_show_progress(tower_file, capfd, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     tower = Tower(str(tower_file))
     phrases = [f"word{i} word{i % 7}" for i in range(BATCH * SILENT + 1)]
     embeddings = tower.embed_vocabulary(phrases)
