@@ -48,12 +48,9 @@ def attribute_metrics(
     names = [_value(attribute, "name") for attribute in attributes]
     _check(scores, labels, names)
     groups = _groups(attributes)
-    each = np.array(
-        [
-            100 * average_precision(column[label >= 0], label[label >= 0] == 1)
-            for column, label in zip(scores.T, labels.T, strict=True)
-        ]
-    )
+    columns = zip(scores.T, labels.T, labels.T >= 0, strict=True)
+    precisions = [average_precision(column[of], label[of] == 1) for column, label, of in columns]
+    each = 100 * np.array(precisions)
     ranks = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
     return {
         "map": _present({group: _mean(each[members]) for group, members in groups.items()}),
@@ -66,20 +63,17 @@ def attribute_metrics(
 def _check(scores: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
     expected = (len(scores), len(names))
     if scores.shape != expected or labels.shape != expected or not scores.size:
-        raise ValueError(
-            f"scores and labels must be [boxes, {len(names)} attributes] with a box at least, "
-            f"got {scores.shape} and {labels.shape}"
-        )
+        valid = f"[boxes, {len(names)} attributes] with a box at least"
+        shapes = f"{scores.shape} and {labels.shape}"
+        raise ValueError(f"scores and labels must be {valid}, got {shapes}")
     for what, array, valid, rule in (
         ("score", scores, (scores >= 0) & (scores <= 1), "between 0 and 1"),
         ("label", labels, np.isin(labels, (-1, 0, 1)), "1, 0 or -1"),
     ):
         if not valid.all():
             row, column = np.argwhere(~valid)[0]
-            raise ValueError(
-                f"{what} of row {row}, attribute '{names[column]}' is {array[row, column]}; "
-                f"it must be {rule}"
-            )
+            where, value = f"row {row}, attribute '{names[column]}'", array[row, column]
+            raise ValueError(f"{what} of {where} is {value}; it must be {rule}")
 
 
 def _value(attribute: Any, key: str) -> Any:
@@ -89,12 +83,10 @@ def _value(attribute: Any, key: str) -> Any:
 def _groups(attributes: Sequence[Any]) -> dict[str, list[int]]:
     """Attribute indices of each group, "all" first; an empty freq_set or parent_type is none."""
     groups: dict[str, list[int]] = {"all": list(range(len(attributes)))}
-    synonyms = [_value(attribute, "name").split(":")[-1] for attribute in attributes]
-    for labels in (
-        [_value(attribute, "freq_set") for attribute in attributes],
-        [_value(attribute, "parent_type") for attribute in attributes],
-        ["multiple" if "/" in words else "single" for words in synonyms],
-    ):
+    named = [_value(attribute, "name").split(":")[-1] for attribute in attributes]
+    counts = ["multiple" if "/" in words else "single" for words in named]
+    others = [[_value(a, key) for a in attributes] for key in ("freq_set", "parent_type")]
+    for labels in (*others, counts):
         for index, label in enumerate(labels):
             if label:
                 groups.setdefault(label, []).append(index)

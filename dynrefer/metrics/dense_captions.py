@@ -59,10 +59,8 @@ def _checked_boxes(what: str, given: Sequence | np.ndarray, is_side: np.ufunc) -
     valid = is_side(boxes[:, 2:], boxes[:, :2]).all(axis=1) & np.isfinite(boxes).all(axis=1)
     if not valid.all():
         index = int(np.argmin(valid))
-        raise ValueError(
-            f"{what}[{index}] is {boxes[index].tolist()}, "
-            "not a box x1, y1, x2, y2 with x1 < x2 and y1 < y2"
-        )
+        valid = "a box x1, y1, x2, y2 with x1 < x2 and y1 < y2"
+        raise ValueError(f"{what}[{index}] is {boxes[index].tolist()}, not {valid}")
     return boxes
 
 
@@ -79,16 +77,13 @@ def merge_ground_truth(
     counts = neighbours.sum(axis=0)
     groups = []
     while counts.size and counts.max() > 1:
-        members = np.flatnonzero(neighbours[np.argmax(counts)])
-        groups.append(members)
-        neighbours[members] = False
-        neighbours[:, members] = False
+        groups.append(np.flatnonzero(neighbours[np.argmax(counts)]))
+        neighbours[groups[-1]] = False
+        neighbours[:, groups[-1]] = False
         counts = neighbours.sum(axis=0)
-    single = np.flatnonzero(counts)
+    groups += [[single] for single in np.flatnonzero(counts)]
     means = np.array([boxes[members].mean(axis=0) for members in groups]).reshape(-1, 4)
-    pooled = [[captions[member] for member in members] for members in groups]
-    pooled += [[captions[member]] for member in single]
-    return np.concatenate([means, boxes[single]]), pooled
+    return means, [[captions[member] for member in members] for members in groups]
 
 
 def dense_caption_map(images: Iterable[DenseCaptionImage], meteor: Meteor) -> dict:
@@ -127,19 +122,21 @@ def dense_caption_map(images: Iterable[DenseCaptionImage], meteor: Meteor) -> di
     touching = np.flatnonzero(overlap > 0)
     first[touching[np.unique(target[touching], return_index=True)[1]]] = True
     candidates = np.flatnonzero(first & (overlap >= IOU_THRESHOLDS[0]))
+    pairs = [(texts[order[rank]], tuple(references[target[rank]])) for rank in candidates]
+    score = dict.fromkeys(pairs, -1.0)  # each distinct pair once
+    if pairs:
+        _, each = meteor.scores([list(accepted) for _, accepted in score], [c for c, _ in score])
+        score = dict(zip(score, each, strict=True))
     similarity = np.full(len(order), -1.0)
-    similarity[candidates] = _meteor_of_pairs(
-        [(texts[order[rank]], tuple(references[target[rank]])) for rank in candidates], meteor
-    )
+    similarity[candidates] = [score[pair] for pair in pairs]
 
     detection, captioning = {}, {}
     for iou in IOU_THRESHOLDS:
         found = first & (overlap >= iou)
         detection[f"iou_{iou}"] = _average_precision(found, len(references))
         for least in METEOR_THRESHOLDS:
-            right = found & (similarity > least)
-            key = f"iou_{iou}_meteor_{least}"
-            captioning[key] = _average_precision(right, len(references))
+            precision = _average_precision(found & (similarity > least), len(references))
+            captioning[f"iou_{iou}_meteor_{least}"] = precision
     return {
         "map": sum(captioning.values()) / len(captioning),
         "ap_breakdown": captioning,
@@ -158,18 +155,7 @@ def _best_target(boxes: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np
     if not len(targets):
         return np.zeros(len(boxes)), np.zeros(len(boxes), dtype=np.int64)
     iou = pairwise_iou(boxes, targets)
-    best = iou.argmax(axis=1)
-    return np.take_along_axis(iou, best[:, None], axis=1)[:, 0], best
-
-
-def _meteor_of_pairs(pairs: list[tuple[str, tuple[str, ...]]], meteor: Meteor) -> list[float]:
-    """METEOR of each (caption, references); equal pairs are scored once."""
-    if not pairs:
-        return []
-    distinct = list(dict.fromkeys(pairs))
-    _, each = meteor.scores([list(accepted) for _, accepted in distinct], [c for c, _ in distinct])
-    score = dict(zip(distinct, each, strict=True))
-    return [score[pair] for pair in pairs]
+    return iou.max(axis=1), iou.argmax(axis=1)
 
 
 def _average_precision(right: np.ndarray, num_targets: int) -> float:

@@ -1,7 +1,7 @@
 """COCO-style instances files and detections, checked before a scorer reads them."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ Id = int | str
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        return False
     try:
-        return math.isfinite(value)
+        is_numeric = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        return is_numeric and math.isfinite(value)
     except OverflowError:  # a whole number of JSON that no float holds
         return False
 
@@ -50,14 +49,8 @@ class Instances:
     @property
     def _references(self) -> dict[str, "_Rule"]:
         return {
-            f"{kind}_id": (
-                lambda value, known=known: is_id(value) and value in known,
-                f"the id of one of its {len(known)} {name}",
-            )
-            for kind, name, known in (
-                ("image", "images", self.images),
-                ("category", "categories", self.categories),
-            )
+            "image_id": _reference(self.images, "images"),
+            "category_id": _reference(self.categories, "categories"),
         }
 
 
@@ -77,16 +70,20 @@ def _is_box(value: Any) -> bool:
     return is_list and all(map(is_number, value)) and min(value[2], value[3]) >= 0
 
 
+def _reference(known: Mapping[Id, Any], name: str) -> _Rule:
+    valid = f"the id of one of its {len(known)} {name}"
+    return lambda value: is_id(value) and value in known, valid
+
+
 _BOX: _Rule = _is_box, "x, y, width, height in pixels, all finite"
 
 
 def read_instances(instances: str | Path | dict[str, Any], of_lvis: bool = False) -> Instances:
     """An instances file, or its content, whose records have what COCO's or LVIS's scorer reads.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no JSON, lacks a list, or a record lacks a key, has the wrong kind of
-            value, an id that came before, or names an image or category that there is not.
+    Raises FileNotFoundError, and ValueError for what is no JSON or lacks a list, and for a record
+    that lacks a key, has the wrong kind of value or an id that came before, or names an image or
+    category that there is not.
     """
     source, content = "instances", instances
     if not isinstance(instances, dict):
@@ -94,21 +91,16 @@ def read_instances(instances: str | Path | dict[str, Any], of_lvis: bool = False
     for section in ("images", "categories", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(section), list):
             raise ValueError(f"{source} is not a COCO instances file: it has no list '{section}'")
-    image, category, annotation = {"id": _ID}, {"id": _ID, "name": _TEXT}, {"bbox": _BOX}
-    annotation |= {"area": _AREA}
+    image, category = {"id": _ID}, {"id": _ID, "name": _TEXT}
+    annotation = {"bbox": _BOX, "area": _AREA}
     if of_lvis:
         image |= {"neg_category_ids": _IDS, "not_exhaustive_category_ids": _IDS}
         category["frequency"] = _FREQUENCY
     else:
         annotation["iscrowd"] = _FLAG
-    _check(content["images"], "images", source, image)
-    _check(content["categories"], "categories", source, category)
-    read = Instances(
-        source,
-        dict(_by_id(content["images"], "images", source)),
-        dict(_by_id(content["categories"], "categories", source)),
-        content["annotations"],
-    )
+    sections = (("images", image), ("categories", category))
+    by_id = (_by_id(content[section], section, source, rules) for section, rules in sections)
+    read = Instances(source, *by_id, content["annotations"])
     _check(read.annotations, "annotations", source, read._references | annotation)
     return read
 
@@ -125,10 +117,10 @@ def _check(records: Iterable[Any], section: str, source: str, rules: Mapping[str
                 raise ValueError(f"{where}: {key} is {record[key]!r:.60}, must be {valid}")
 
 
-def _by_id(records: list[dict], section: str, source: str) -> Iterator[tuple[Id, dict]]:
-    seen: set[Id] = set()
+def _by_id(records: list, section: str, source: str, rules: Mapping[str, _Rule]) -> dict[Id, dict]:
+    _check(records, section, source, rules)
+    by_id: dict[Id, dict] = {}
     for index, record in enumerate(records):
-        if record["id"] in seen:
+        if by_id.setdefault(record["id"], record) is not record:
             raise ValueError(f"{source}: {section}[{index}]: id {record['id']!r} comes twice")
-        seen.add(record["id"])
-        yield record["id"], record
+    return by_id

