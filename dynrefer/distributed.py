@@ -1,10 +1,7 @@
 """Processes: set-up from torchrun's environment, gathers, and samplers that split work exactly."""
 
-import ctypes
 import logging
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Sampler
+
+from dynrefer.workers import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +100,6 @@ def start(device: str, timeout_minutes: float = 60, join_minutes: float = 5) -> 
             "another with `torchrun --master_port PORT`, or a free one with `torchrun --standalone`"
         ) from error
     return chosen
-
-
-def end_with_parent() -> None:
-    """Has Linux kill this process when its parent dies: a rank does not outlive torchrun."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def stop() -> None:

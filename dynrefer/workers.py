@@ -1,8 +1,9 @@
 """Worker processes that neither hang at their start nor outlive the process that started them."""
 
+import ctypes
 import multiprocessing
-import os
-import threading
+import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -16,12 +17,13 @@ def worker_pool(
     return ProcessPoolExecutor(processes, context, _start, (initializer, *arguments))
 
 
+def end_with_parent() -> None:
+    """Has Linux kill this process when its parent dies: workers wait for work for ever."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
 def _start(initializer: Callable[..., Any], *arguments: Any) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     initializer(*arguments)
-
-
-def _end_with_parent() -> None:
-    # Workers hold the writing end of the queue they read from, so they never see it closed.
-    multiprocessing.parent_process().join()
-    os._exit(1)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
 from dynrefer.datasets.batch import RegionBatch
-from dynrefer.distributed import end_with_parent
+from dynrefer.workers import end_with_parent
 
 _M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 _LARGE_BLOCK = 4 << 20  # bytes: batches and their copies, not single images

@@ -133,9 +133,27 @@ def test_equal_regions_at_two_positions_are_drawn_apart(tmp_path):
     write_images(tmp_path, [1])
     same = {"caption": "a dog", "captions": [f"dog {n}" for n in range(30)]}
     records = [region_record(i, 1, **same) for i in range(4)]
+    records.append(region_record(4, 1, caption="one", captions=["two"]))
     regions = training(write_annotations(tmp_path, [image_record(1)], records))
     assert len({tuple(regions[i].views.ratios.flatten().tolist()) for i in range(4)}) == 4
     assert len({regions[i].captions[0] for i in range(4)}) > 1
+    drawn = set()
+    for epoch in range(20):
+        regions.set_epoch(epoch)
+        drawn.update(regions[4].captions)
+    assert drawn == {"one", "two"}
+
+
+def test_control_words_are_drawn_by_seed_epoch_and_position(annotation_file):
+    def drawn(epoch, seed=0):
+        regions = dataset(
+            annotation_file, control_words=lambda *given: str(given[2].random()), seed=seed
+        )
+        regions.set_epoch(epoch)
+        return [regions[i].control_words[0] for i in range(5)]
+
+    assert drawn(0) == drawn(0)
+    assert len({*drawn(0), *drawn(1), *drawn(0, seed=1)}) == 15
 
 
 def test_training_draws_among_captions_and_evaluation_takes_the_first(annotation_file):

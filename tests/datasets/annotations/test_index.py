@@ -495,6 +495,7 @@ def test_policies_have_indexes_of_their_own(tmp_path):
     record = region_record(1, 1, caption="")
     index = open_one(tmp_path, record)
     assert len(index) == 2
+    assert len(AnnotationIndex.open(index.source, "", "skip")) == 2
     assert len(AnnotationIndex.open(index.source, "", "skip", require_caption=True)) == 1
     assert len(AnnotationIndex.open(index.source)) == 2
 
