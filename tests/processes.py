@@ -20,7 +20,8 @@ LIMIT = 120  # seconds; far more than any command here takes
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
-    ["dynrefer.predictor", "dynrefer.runners.entry", "dynrefer.picture_views", "transformers"]
+    ["dynrefer.predictor", "dynrefer.runners.entry", "dynrefer.pictures"]
+    + ["jinja2", "textblob", "transformers.models.t5.modeling_t5"]  # imported where they are used
 )
 
 
