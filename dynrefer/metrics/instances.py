@@ -121,6 +121,7 @@ def _by_id(records: list, section: str, source: str, rules: Mapping[str, _Rule])
     _check(records, section, source, rules)
     by_id: dict[Id, dict] = {}
     for index, record in enumerate(records):
-        if by_id.setdefault(record["id"], record) is not record:
+        if record["id"] in by_id:
             raise ValueError(f"{source}: {section}[{index}]: id {record['id']!r} comes twice")
+        by_id[record["id"]] = record
     return by_id
