@@ -51,7 +51,8 @@ from PIL import Image
 from dynrefer.config import require
 from dynrefer.distributed import is_main
 from dynrefer.files import check_writable, write_text
-from dynrefer.picture_blocks import (
+from dynrefer.pictures import save_picture
+from dynrefer.pictures.blocks import (
     CAPTION,
     DPI,
     FAINT,
@@ -62,8 +63,7 @@ from dynrefer.picture_blocks import (
     TEXT,
     pixels_of,
 )
-from dynrefer.picture_views import COLORS
-from dynrefer.pictures import save_picture
+from dynrefer.pictures.views import COLORS
 from dynrefer.runners.calibration import Point, grid, measure_all, name_of
 from dynrefer.runners.entry import (
     evaluation_config,

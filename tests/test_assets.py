@@ -24,7 +24,7 @@ from dynrefer.assets import (
     verify,
 )
 from dynrefer.checksums import read_checksums, sha256_of
-from dynrefer.config_schema import Config
+from dynrefer.config.schema import Config
 from dynrefer.vocabulary import load_tags
 from scripts.download_assets import KEYS
 from tests.file_server import FileServer, file_server

@@ -11,7 +11,7 @@ import pytest
 from dynrefer.config import load_config
 from dynrefer.runners.evaluation import evaluated_dataset, tasks_of
 from dynrefer.tasks.published import published_numbers
-from tests.test_config_release import RELEASE_RUN
+from tests.config.test_release import RELEASE_RUN
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = ".venv/bin/python"

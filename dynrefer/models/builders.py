@@ -13,7 +13,7 @@ from dynrefer.checkpoints.loading import Source, open_source
 from dynrefer.checkpoints.places import check_filled, with_memory, without_memory
 from dynrefer.checkpoints.translation import plain as plain_name
 from dynrefer.config import require
-from dynrefer.config_schema import LossConfig
+from dynrefer.config.schema import LossConfig
 from dynrefer.models.decoders.caption import Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dynrefer.config_schema import LossConfig
+from dynrefer.config.schema import LossConfig
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.distributed import mean_over_processes, world_size
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder

@@ -23,7 +23,7 @@ from dynrefer.checkpoints.loading import Source, open_source
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config import ConfigError
-from dynrefer.config_schema import LoraConfig
+from dynrefer.config.schema import LoraConfig
 from dynrefer.models.decoders.caption import CaptionDecoder
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, t5_of

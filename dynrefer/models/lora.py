@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dynrefer.checkpoints.folders import new_folder, write_tensors
 from dynrefer.config import ConfigError
-from dynrefer.config_schema import LoraConfig
+from dynrefer.config.schema import LoraConfig
 from dynrefer.registry import nearest
 
 KEY = "model.caption_decoder.lora"

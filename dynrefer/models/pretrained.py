@@ -43,7 +43,7 @@ from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.checkpoints.tokenizers import load_tokenizer, save_tokenizer
 from dynrefer.checkpoints.translation import plain
 from dynrefer.config import FORMAT_VERSION, load_config
-from dynrefer.config_schema import Config
+from dynrefer.config.schema import Config
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
 from dynrefer.models.language_models import plain_fields
 from dynrefer.models.text_encoder.embeddings import CachedTextEncoder, EmbeddingCache

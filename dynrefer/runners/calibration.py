@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 import dynrefer
 from dynrefer.assets import local_path
 from dynrefer.config import ConfigError, to_plain
-from dynrefer.config_schema import SelectorConfig
+from dynrefer.config.schema import SelectorConfig
 from dynrefer.datasets.builders import skips_bad_records
 from dynrefer.distributed import gather_objects, is_main
 from dynrefer.models.dynrefer import DynRefer

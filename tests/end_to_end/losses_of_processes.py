@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dynrefer import distributed
-from dynrefer.config_schema import LossConfig
+from dynrefer.config.schema import LossConfig
 from tests.tiny_model import tiny_batch, tiny_config, tiny_model
 
 REGIONS = 6

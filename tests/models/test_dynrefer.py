@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynrefer.config_schema import LossConfig
+from dynrefer.config.schema import LossConfig
 from dynrefer.models import dynrefer
 from dynrefer.models.dynrefer import DECODERS
 from dynrefer.models.text_encoder.towers import BATCH, WordFeatureEncoder

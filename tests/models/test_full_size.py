@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from dynrefer.config import ConfigError, load_config
 from dynrefer.models.builders import build_model
 from scripts.benchmark_full_size import FLAN_T5_XL, VICUNA_7B, full_config
-from tests.test_config_release import RELEASE_MODEL
+from tests.config.test_release import RELEASE_MODEL
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "base" / "models"
 

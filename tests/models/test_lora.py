@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dynrefer.config import ConfigError
-from dynrefer.config_release import RELEASE_VALUES
-from dynrefer.config_schema import LoraConfig
+from dynrefer.config.release import RELEASE_VALUES
+from dynrefer.config.schema import LoraConfig
 from dynrefer.models import lora
 from dynrefer.models.builders import build_model
 from tests.tiny_model import tiny_batch

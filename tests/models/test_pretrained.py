@@ -17,7 +17,7 @@ from dynrefer.checkpoints.folders import write_tensors
 from dynrefer.checkpoints.loading import open_source, split_trainable
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.config import ConfigError, load_config
-from dynrefer.config_schema import SelectorConfig
+from dynrefer.config.schema import SelectorConfig
 from dynrefer.models import pretrained
 from dynrefer.models.builders import build_model
 from dynrefer.models.decoders.caption_causal import build_causal

@@ -23,7 +23,7 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration
 from dynrefer.checkpoints.formats import FORMATS
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.checkpoints.translation import to_published
-from dynrefer.config_schema import ModelConfig
+from dynrefer.config.schema import ModelConfig
 from dynrefer.models.builders import build_model
 from dynrefer.models.decoders.caption_t5 import untie_output
 from dynrefer.models.dynrefer import DynRefer

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from dynrefer.config import ConfigError, load_config
-from dynrefer.config_schema import SelectorConfig
+from dynrefer.config.schema import SelectorConfig
 from dynrefer.runners import calibration
 from dynrefer.runners.calibration import (
     IMAGE_PRIOR,

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dynrefer.config import ConfigError, load_config
-from dynrefer.config_schema import LossConfig
+from dynrefer.config.schema import LossConfig
 from dynrefer.runners import epoch_runner
 from dynrefer.runners.checkpointing import LINKS
 from dynrefer.runners.epoch_runner import training_data

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import load_config
-from dynrefer.config_schema import SelectorConfig
+from dynrefer.config.schema import SelectorConfig
 from dynrefer.registry import registry
 from dynrefer.runners.calibration import IMAGE_PRIOR, Point
 from scripts.calibrate_views import (

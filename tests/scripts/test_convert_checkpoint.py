@@ -13,7 +13,7 @@ from dynrefer.checkpoints.folders import write_tensors
 from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.command_line import entry_point
 from dynrefer.config import ConfigError
-from dynrefer.config_schema import LoraConfig
+from dynrefer.config.schema import LoraConfig
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.pretrained import folder_config

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.generation.utils import GenerateOutput
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from dynrefer.config_schema import GenerationConfig, LoraConfig
+from dynrefer.config.schema import GenerationConfig, LoraConfig
 from dynrefer.models.parts import Part, check_finite, is_frozen
 from dynrefer.registry import nearest
 

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from torch.nn import functional
 
 from dynrefer.checkpoints.tokenizers import load_tokenizer
-from dynrefer.config_schema import LoraConfig
+from dynrefer.config.schema import LoraConfig
 from dynrefer.datasets.shapes.language import write_vocabularies
 from dynrefer.models.decoders.caption import Generation, after_end
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal

@@ -5,8 +5,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from dynrefer.config import ConfigError, load_config, require, to_plain
-from dynrefer.config_schema import Config, SelectorConfig
-from dynrefer.config_values import Valid
+from dynrefer.config.schema import Config, SelectorConfig
+from dynrefer.config.values import Valid
 
 
 def write(folder, name, text):

@@ -1,7 +1,7 @@
 """Every key that a configuration may hold, with its type, its default and what is valid.
 
 Dataclasses of OmegaConf's: ``dynrefer.config`` merges YAML into them and checks the values. The
-release's flat keys stay valid through ``dynrefer.config_release``.
+release's flat keys stay valid through ``dynrefer.config.release``.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from dynrefer.config_datasets import DatasetConfig
-from dynrefer.config_values import choice, count, number, part, texts
+from dynrefer.config.dataset_schema import DatasetConfig
+from dynrefer.config.values import choice, count, number, part, texts
 
 
 @dataclass

@@ -15,9 +15,9 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from dynrefer.config_release import from_release
-from dynrefer.config_schema import OF_NAME, Config
-from dynrefer.config_yaml import Option, by_schema, parse, plain, valid_at
+from dynrefer.config.plain_yaml import Option, by_schema, parse, plain, valid_at
+from dynrefer.config.release import from_release
+from dynrefer.config.schema import OF_NAME, Config
 from dynrefer.registry import nearest
 
 # Of folders with a model (dynrefer.models.pretrained); their configuration carries it.

@@ -7,9 +7,10 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
-from dynrefer import picture_blocks, pictures
 from dynrefer.models.dynrefer import RegionPrediction
-from dynrefer.picture_blocks import (
+from dynrefer.pictures import blocks as picture_blocks
+from dynrefer.pictures import results as pictures
+from dynrefer.pictures.blocks import (
     MOST_LINES,
     height_of,
     line,
@@ -19,8 +20,7 @@ from dynrefer.picture_blocks import (
     width_of,
     wrapped,
 )
-from dynrefer.picture_views import COLORS, VIEW_SIDE, Region, free_place, views_of, whole_image
-from dynrefer.pictures import (
+from dynrefer.pictures.results import (
     FORMATS,
     MARGIN,
     REGIONS_PER_PAGE,
@@ -30,6 +30,7 @@ from dynrefer.pictures import (
     page_paths,
     save_picture,
 )
+from dynrefer.pictures.views import COLORS, VIEW_SIDE, Region, free_place, views_of, whole_image
 
 NAMES = ("color:red/crimson", "size:small/little", "pattern:striped")
 GREY = (120, 120, 120)

@@ -1,10 +1,10 @@
-"""The part of the schema (``dynrefer.config_schema``) that describes a dataset."""
+"""The part of the schema (``dynrefer.config.schema``) that describes a dataset."""
 
 from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from dynrefer.config_values import choice, count, number, part
+from dynrefer.config.values import choice, count, number, part
 
 
 @dataclass

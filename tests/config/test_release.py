@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dynrefer.config import ConfigError, load_config
-from tests.test_config import write
+from tests.config.test_loading import write
 
 # The release's keys and values, as its files spell them.
 RELEASE_MODEL = """

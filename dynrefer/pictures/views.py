@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.offsetbox import DrawingArea, OffsetBox, OffsetImage
 from PIL import Image
 
-from dynrefer.picture_blocks import (
+from dynrefer.pictures.blocks import (
     FAINT,
     PAPER,
     SMALL,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dynrefer.config_schema import GenerationConfig
-from dynrefer.config_yaml import plain
+from dynrefer.config.plain_yaml import plain
+from dynrefer.config.schema import GenerationConfig
 
 # The release's flat model keys and where their values live here.
 RELEASE_KEYS: dict[str, str] = {
@@ -56,7 +56,7 @@ RELEASE_FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def from_release(content: dict[str, Any]) -> dict[str, Any]:
-    """Moves the release's keys and values of ``dynrefer.config_yaml.parse`` to the schema's.
+    """Moves the release's keys and values of ``dynrefer.config.plain_yaml.parse`` to the schema's.
 
     The content is changed. Raises ValueError where a key has a value that nothing here supports.
     """

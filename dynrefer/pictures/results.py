@@ -15,7 +15,7 @@ from PIL import Image
 
 from dynrefer.files import check_writable, whole_file
 from dynrefer.models.dynrefer import RegionPrediction
-from dynrefer.picture_blocks import (
+from dynrefer.pictures.blocks import (
     CAPTION,
     FAINT,
     INK,
@@ -35,7 +35,7 @@ from dynrefer.picture_blocks import (
     size_of,
     wrapped,
 )
-from dynrefer.picture_views import IMAGE_LIMITS, Region, badge, views_of, whole_image
+from dynrefer.pictures.views import IMAGE_LIMITS, Region, badge, views_of, whole_image
 from dynrefer.processors.region_image import check_boxes
 
 BAR, TRUE = "#748ffc", "#18794e"
