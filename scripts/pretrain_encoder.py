@@ -56,7 +56,6 @@ from dynrefer.datasets.builders import (
     DatasetRequest,
     RegionDatasets,
     build_dataset,
-    build_view_selector,
 )
 from dynrefer.distributed import (
     EvaluationSampler,
@@ -191,21 +190,9 @@ def training_images(
     config: DictConfig, vocabularies: Vocabularies, selector: DictConfig
 ) -> RegionDatasets:
     """The training split, an image with all its regions a sample, views as ``selector`` says."""
-    name, dataset = next(iter(config.datasets.items()))
-    num_views = config.model.num_views
-    return build_dataset(
-        DatasetRequest(
-            name=name,
-            split="train",
-            config=dataset,
-            selector=build_view_selector(selector, num_views),
-            num_views=num_views,
-            image_size=config.model.image_size,
-            tags=vocabularies.tags,
-            seed=config.run.seed,
-            training=False,
-        )
-    )
+    name = next(iter(config.datasets))
+    tags = vocabularies.tags
+    return build_dataset(DatasetRequest.of(config, name, "train", selector, tags, training=False))
 
 
 def _check_shares(options: argparse.Namespace) -> None:

@@ -41,6 +41,22 @@ class DatasetRequest:
     seed: int
     training: bool
 
+    @classmethod
+    def of(
+        cls,
+        config: DictConfig,
+        name: str,
+        split: str,
+        selector: DictConfig,
+        tags: TagVocabulary,
+        training: bool,
+    ) -> "DatasetRequest":
+        """The request of a run by its whole configuration and one of its selectors' sections."""
+        views, size = config.model.num_views, config.model.image_size
+        built = build_view_selector(selector, views)
+        dataset, seed = config.datasets[name], config.run.seed
+        return cls(name, split, dataset, built, views, size, tags, seed, training)
+
 
 class RegionDatasets(ConcatDataset):
     """Several annotation files as one dataset; epochs are passed on to each."""

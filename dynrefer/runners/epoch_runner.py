@@ -19,7 +19,6 @@ from dynrefer.datasets.builders import (
     DatasetRequest,
     RegionDatasets,
     build_dataset,
-    build_view_selector,
     data_sources,
 )
 from dynrefer.datasets.loading import make_loader, start_loading
@@ -60,24 +59,16 @@ def training_data(config: DictConfig, tags: TagVocabulary) -> RegionDatasets:
     Raises:
         ConfigError: no dataset has any.
     """
-    selector = build_view_selector(config.run.train_view_selector, config.model.num_views)
-    parts = []
-    for name, dataset in config.datasets.items():
-        for split in config.run.train_splits:
-            if not data_sources(dataset, split):
-                continue
-            request = DatasetRequest(
-                name=name,
-                split=split,
-                config=dataset,
-                selector=selector,
-                num_views=config.model.num_views,
-                image_size=config.model.image_size,
-                tags=tags,
-                seed=config.run.seed,
-                training=True,
-            )
-            parts += build_dataset(request).datasets
+    selector = config.run.train_view_selector
+    parts = [
+        part
+        for name, dataset in config.datasets.items()
+        for split in config.run.train_splits
+        if data_sources(dataset, split)
+        for part in build_dataset(
+            DatasetRequest.of(config, name, split, selector, tags, training=True)
+        ).datasets
+    ]
     if not parts:
         raise ConfigError(
             f"no dataset has annotations for run.train_splits={list(config.run.train_splits)}"

@@ -14,7 +14,6 @@ from dynrefer.datasets.builders import (
     RegionDatasets,
     annotation_files,
     build_dataset,
-    build_view_selector,
     image_limit,
     instances_file,
     open_annotations,
@@ -187,19 +186,8 @@ def _dataset(
     config: DictConfig, split: str, selector: DictConfig, vocabularies: Vocabularies
 ) -> RegionDatasets:
     name = evaluated_dataset(config)
-    return build_dataset(
-        DatasetRequest(
-            name=name,
-            split=split,
-            config=config.datasets[name],
-            selector=build_view_selector(selector, config.model.num_views),
-            num_views=config.model.num_views,
-            image_size=config.model.image_size,
-            tags=vocabularies.tags,
-            seed=config.run.seed,
-            training=False,
-        )
-    )
+    tags = vocabularies.tags
+    return build_dataset(DatasetRequest.of(config, name, split, selector, tags, training=False))
 
 
 def score(tasks: Sequence[Task], predictions: Predictions, truth: GroundTruth) -> Metrics:

@@ -190,7 +190,9 @@ def test_the_headline_is_the_mean_over_tasks(make_config):
 
 def test_the_evaluated_dataset_is_named_or_the_first(make_config):
     assert evaluation.evaluated_dataset(make_config()) == "shapes"
-    config = make_config("datasets.other={}", "run.eval_dataset_name=other")
+    config = make_config(
+        "datasets.other.build_info.annotations.val=[x]", "run.eval_dataset_name=other"
+    )
     assert evaluation.evaluated_dataset(config) == "other"
     with pytest.raises(
         ConfigError, match="eval_dataset_name: 'shape'; configured datasets: shapes"
