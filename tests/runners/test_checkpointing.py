@@ -79,6 +79,27 @@ def test_round_trip(tmp_path, model):
     assert torch.equal(torch.rand(4), expected)
 
 
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_each_process_goes_on_with_its_own_random_numbers(tmp_path, model, monkeypatch, rank):
+    """A third one, which did not write, keeps those that it has."""
+    states = []
+    for seed in (5, 6, 7):
+        torch.manual_seed(seed)
+        states.append({"cpu": torch.get_rng_state()})
+    gather = checkpointing.gather_objects
+    with monkeypatch.context() as patch:
+        is_state = lambda one: isinstance(one, dict)  # noqa: E731
+        patch.setattr(
+            checkpointing,
+            "gather_objects",
+            lambda one: states[:2] if is_state(one) else gather(one),
+        )
+        folder = save(tmp_path, model, 1)
+    monkeypatch.setattr(checkpointing, "rank", lambda: rank)
+    _, training = load_checkpoint(folder, model)
+    assert torch.equal(torch.get_rng_state(), states[rank]["cpu"]) and training["processes"] == 2
+
+
 def test_the_configuration_stands_beside_the_weights(tmp_path, model):
     folder = save(tmp_path, model, 1, config=OmegaConf.create({**CONFIG, "x": "???"}))
     assert OmegaConf.load(folder / "config.yaml").run.seed == 1

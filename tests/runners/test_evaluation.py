@@ -258,7 +258,11 @@ def test_published_numbers_are_of_whole_splits_and_annotated_boxes(make_config, 
         ([f"{DATASET}.num_views=2"], ConfigError, "num_views is 2, model.num_views is 3"),
         (["run.tasks=[recognition]"], KeyError, "no task .*did you mean 'region_recognition'"),
         (["run.view_selector.name=image"], KeyError, "no view_selector .*did you mean"),
-        (["run.view_selector.ratios=[0.1]"], ConfigError, r"view selector 'image_prior' with rat"),
+        (
+            ["run.view_selector.ratios=[0.1]"],
+            ConfigError,
+            "view selector 'image_prior' with .*takes no ratios",
+        ),
         (
             ["run.view_selector={name: task_prior, ratios: [0.1]}"],
             ValueError,
