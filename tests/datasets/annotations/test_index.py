@@ -14,6 +14,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
+from dynrefer import files
 from dynrefer.datasets.annotations import AnnotationIndex
 from dynrefer.datasets.annotations.index_files import write_index
 from tests.datasets.files import image_record, region_record, write_annotations
@@ -446,6 +447,14 @@ def test_the_index_is_made_once(annotation_file, monkeypatch):
     assert folder.name.startswith("train.json.index-")
     monkeypatch.setattr("dynrefer.datasets.annotations.index.write_index", None)
     assert len(AnnotationIndex.open(annotation_file)) == 5
+
+
+def test_the_index_is_on_the_disk_before_it_has_its_name(annotation_file, monkeypatch):
+    synced, sync = [], files.sync
+    monkeypatch.setattr(files, "sync", lambda path: synced.append(path.name) or sync(path))
+    index = AnnotationIndex.open(annotation_file)
+    assert {path.name for path in index.directory.iterdir()} <= set(synced)
+    assert synced[-1] == annotation_file.parent.name
 
 
 def test_other_users_may_read_the_index(annotation_file):

@@ -238,7 +238,7 @@ def build(original, folder, tmp_path):
         config = load_config(path, [f"{prefix}.{option}" for option in options])
         selector = build_view_selector(config.run.train_view_selector, 3)
         request = DatasetRequest(
-            "some", split, config.datasets.some, selector, 3, 16, TAGS, 0, training
+            "some", split, config.datasets.some, selector, 3, 16, TAGS, 5, training
         )
         return build_dataset(request)
 
@@ -253,6 +253,47 @@ def test_shards_take_the_place_of_annotations(build, original, folder):
     assert both.datasets[0].index.source == folder / "annotations.json"
     images = build("train", *options, training=False)
     assert images[0].ids == [0, 4, 8, 12]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_what_is_configured_reaches_the_dataset(build, original, folder, sharded):
+    shards = ("builder=dynrefer_shards", f"shards.train=[{folder}]")
+    data = shards if sharded else (f"annotations.train=[{original}]",)
+    options = (*data, "full_drop_ratio=0.25", "drop_ratio=0.75", "max_imgs=2")
+    part = build("train", *options).datasets[0]
+    words = part.control_words
+    assert (words.full_drop_ratio, words.drop_ratio) == (0.25, 0.75)
+    assert (part.seed, part.by, len(part), part.skip_images) == (5, "region", 8, False)
+    images = build("train", *options, "bad_records=skip", training=False).datasets[0]
+    assert (images.by, images.control_words, images.skip_images) == ("image", None, True)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_policy_for_records_and_captions_is_handed_on(build, tmp_path, sharded):
+    write_images(tmp_path, [1])
+    regions = [region_record(1, 1), region_record(2, 1, caption="")]
+    path = write_annotations(tmp_path, [image_record(1)], regions)
+    write_shards(path, tmp_path / "shards2", progress=False)
+    shards = ("builder=dynrefer_shards", f"shards.train=[{tmp_path / 'shards2'}]")
+    data = shards if sharded else (f"annotations.train=[{path}]",)
+    with pytest.raises(ValueError, match="annotation 2: empty caption"):
+        build("train", *data)
+    assert len(build("train", *data, "bad_records=skip")) == 1
+    assert build("train", *data, training=False)[0].ids == [1, 2]
+
+
+def test_headers_are_checked_on_request(build, original, tmp_path, caplog):
+    folder = shutil.copytree(original.parent, tmp_path / "copy")
+    (folder / "images" / "5.png").write_bytes(b"none")
+    data = f"annotations.train=[{folder / original.name}]"
+    assert len(build("train", data)) == 16
+    with pytest.raises(
+        ValueError, match=r"1 of 4 images cannot be used: .*5.png.*bad_records: skip"
+    ):
+        build("train", data, "check_images=true")
+    assert len(build("train", data, "check_images=true", "max_imgs=3")) == 8
+    assert len(build("train", data, "check_images=true", "bad_records=skip")) == 16
+    assert "1 of 4 images cannot be used" in caplog.text
 
 
 def test_builder_and_shards_go_together(build, folder):
