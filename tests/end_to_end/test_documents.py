@@ -55,12 +55,10 @@ def project(once, world, tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(ROOT / name)
         shutil.copytree(ROOT / "configs", folder / "configs")
-        with (folder / "configs/base/runs/shapes.yaml").open("a") as runs:
-            runs.write("  report_regions: 3\n")
+        _replace(folder / "configs/base/runs/shapes.yaml", "max_epoch: 2", "max_epoch: 1")
+        _replace(folder / "configs/base/runs/shapes.yaml", "run:", "run:\n  report_regions: 3")
         model = folder / "configs/base/models/dynrefer_shapes.yaml"
-        short = "generation: {min_length: 1, max_new_tokens: 3}"
-        model.write_text(model.read_text().replace("generation: {min_length: 6}", short))
-        assert short in model.read_text()
+        _replace(model, "{min_length: 6}", "{min_length: 1, max_new_tokens: 3}")
         shutil.copytree(world, folder / "data/shapes")
         stand_in = folder / PYTHON
         stand_in.parent.mkdir(parents=True)
@@ -71,13 +69,18 @@ def project(once, world, tmp_path_factory):
         shapes = ("--cfg-path", "configs/train/shapes.yaml")
         small = ("--images", 4, "--epochs", 1, "--text-images", 4, "--text-steps", 2)
         ran(folder, "scripts/pretrain_encoder.py", *shapes, "--out", "output/encoder", *small)
-        ran(folder, "train.py", *shapes, "--options", "run.max_epoch=1")
+        ran(folder, "train.py", *shapes)
         published = folder / "configs/base/models/dynrefer_flant5xl.yaml"
         published.write_text(PUBLISHED)
         files = ("--input", "output/shapes/checkpoints/last", "--output", "weights/vg1.2_5e.pth")
         ran(folder, "scripts/convert_checkpoint.py", "--from", "own", "--to", "published", *files)
 
     return once("project", make)
+
+
+def _replace(path, old, new):
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
 
 
 @pytest.fixture
