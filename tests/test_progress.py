@@ -5,6 +5,7 @@ import sys
 import threading
 
 import pytest
+from tqdm import tqdm
 
 from dynrefer import distributed, progress
 from dynrefer.progress import Progress
@@ -70,6 +71,7 @@ def test_other_processes_show_nothing(monkeypatch, is_terminal):
 
 
 def test_no_thread_is_started(monkeypatch):
+    monkeypatch.setattr(tqdm, "monitor", None)  # another library's bar may have started one
     threads = threading.active_count()
     monkeypatch.setattr(sys, "stderr", Output(True))
     with Progress(total=5) as bar:
