@@ -154,6 +154,19 @@ def test_to_moves_every_tensor_and_nothing_else(samples):
     assert moved.captions is batch.captions
 
 
+@pytest.mark.parametrize("non_blocking", [False, True])
+def test_to_may_go_on_before_the_copy_is_done(samples, monkeypatch, non_blocking):
+    batch, given = RegionBatch.collate(samples), []
+
+    def to(tensor, device, non_blocking=False):
+        given.append(non_blocking)
+        return tensor
+
+    monkeypatch.setattr("dynrefer.datasets.batch.Tensor.to", to)
+    batch.to("cpu", non_blocking=non_blocking)
+    assert given == [non_blocking] * len(TENSORS)
+
+
 def test_pin_memory_pins_every_tensor(samples, monkeypatch):
     pinned = []
     monkeypatch.setattr(

@@ -33,6 +33,14 @@ def test_boxes_carry_the_score_of_the_detector(source):
     assert writer.counts["images without a box"] == 0
 
 
+def test_a_box_that_fills_its_image_is_not_changed(source):
+    source.content[0]["bbox"] = [0, 0, 64, 48]
+    source.write()
+    writer = source.convert()
+    assert json.loads(writer.out.read_text())["annotations"][0]["bbox"] == [0, 0, 64, 48]
+    assert "changed" not in writer.table()
+
+
 def test_an_object_with_annotations_is_as_good_as_a_list(source):
     source.content = {"annotations": source.content}
     source.write()
@@ -43,6 +51,7 @@ def test_corners_and_a_least_score(source):
     for detection in source.content:
         x, y, width, height = detection["bbox"]
         detection["bbox"] = [x, y, x + width, y + height]
+    source.content[1]["score"] = 0.75  # just enough
     source.write()
     writer = source.convert(box_format="xyxy", min_score=0.75)
     index = AnnotationIndex.open(writer.out)
@@ -58,6 +67,10 @@ def test_corners_and_a_least_score(source):
         ({"score": None}, "wrong type: 'score' is None"),
         ({"score": float("inf")}, "score is not finite"),
         ({"bbox": [5, 5, 0, 3]}, "box has no area"),
+        ({"bbox": [-20, 5, 20, 10]}, "box outside its image"),
+        ({"bbox": [5, -10, 20, 10]}, "box outside its image"),
+        ({"bbox": [64, 5, 20, 10]}, "box outside its image"),
+        ({"bbox": [5, 48, 20, 10]}, "box outside its image"),
         ({"image_id": "1"}, "unknown image id: '1' is not among the images"),
     ],
 )

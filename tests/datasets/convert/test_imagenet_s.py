@@ -28,6 +28,16 @@ def test_masks_names_and_classes(source, tmp_path):
     assert writer.expected == {"images": 12_419, "regions": 12_419, "classes": 919}
 
 
+def test_classes_are_numbered_in_the_order_of_their_first_image(source, tmp_path):
+    for record, word in zip(source.content, ("n02", "n02", "n01"), strict=True):
+        record["category_word"] = word
+    source.write()
+    regions = json.loads(source.convert().out.read_text())["annotations"]
+    results = [region["extra_info"]["imagenet_s_result"] for region in regions]
+    assert [result["category_id"] for result in results] == [0, 0, 1]
+    assert load_classes(tmp_path / "out_class.json").names == ("great white shark", "tench")
+
+
 def test_an_empty_mask_stands_for_the_whole_image(source):
     source.content[0]["mask"] = {"size": [4, 4], "counts": [16]}
     source.write()

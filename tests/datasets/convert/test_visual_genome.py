@@ -103,6 +103,7 @@ def test_long_phrases_are_dropped_and_empty_ones_in_training_only(source):
     ("box", "placed", "change"),
     [
         ([3, 4, 10, 10], [3, 4, 10, 10], None),
+        ([1, 1, 63, 47], [1, 1, 63, 47], None),
         ([0, 0, 10, 10], [1, 1, 9, 9], "box moved to start at pixel 1"),
         ([-5, 4, 10, 10], [1, 4, 4, 10], "box clipped to its image"),
         ([60, 40, 30, 30], [60, 40, 4, 8], "box clipped to its image"),

@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on(make, monkeypatch, stop_at):
     assert contents(folder) == whole
 
 
-@pytest.mark.parametrize("damage", ["cut", "emptied", "foreign"])
+@pytest.mark.parametrize("damage", ["cut", "cut in its last file", "emptied", "foreign"])
 def test_a_shard_that_is_not_whole_is_written_again(make, annotation_file, damage):
     _, folder = make()
     before = contents(folder)
@@ -122,6 +122,10 @@ def test_a_shard_that_is_not_whole_is_written_again(make, annotation_file, damag
     shard = folder / TARS[1]
     if damage == "foreign":
         shutil.copy(folder / TARS[0], shard)
+    elif damage == "cut in its last file":
+        with tarfile.open(shard) as tar:
+            last = tar.getmembers()[-1]
+        shard.write_bytes(before[TARS[1]][: last.offset_data + last.size - 1])
     else:
         shard.write_bytes(before[TARS[1]][: 3000 if damage == "cut" else 0])
     assert make()[0].written == 1
