@@ -243,6 +243,10 @@ def test_a_size_after_the_turn_of_exif_is_named_as_such(annotation_file, orienta
     with pytest.raises(ValueError, match="has 48 x 64 pixels, its record says 64 x 48") as caught:
         dataset(annotation_file)[0]
     assert ("EXIF" in str(caught.value)) is (orientation == 6)
+    Image.new("RGB", (40, 64)).save(path, exif=exif)
+    with pytest.raises(ValueError, match="has 40 x 64 pixels, its record says 64 x 48$"):
+        dataset(annotation_file)[0]
+    Image.new("RGB", (48, 64)).save(path, exif=exif)
     stored = image_record(1, width=48, height=64)
     record = region_record(1, 1)
     turned = write_annotations(annotation_file.parent, [stored], [record], "stored.json")
@@ -327,8 +331,9 @@ def test_a_file_whose_images_are_all_damaged_ends(annotation_file):
 
 def test_links_lead_out_of_the_folder_only_where_the_user_names_it(annotation_file):
     path = annotation_file.parent / "images" / "1.png"
-    path.rename(annotation_file.parent / "elsewhere.png")
-    path.symlink_to(annotation_file.parent / "elsewhere.png")
+    (annotation_file.parent / "images2").mkdir()
+    path.rename(annotation_file.parent / "images2" / "1.png")
+    path.symlink_to(annotation_file.parent / "images2" / "1.png")
     with pytest.raises(ValueError, match="1.png is a link out of .*images, to .*image_root"):
         dataset(annotation_file)[0]
     index = AnnotationIndex.open(annotation_file, str(path.parent))

@@ -155,8 +155,7 @@ def _places(path: Path, index: AnnotationIndex, images: list[int]) -> list[list[
     except tarfile.TarError:
         return None
     expected = [name for image in images for name in _member_names(index, image)]
-    ends = members[-1].offset_data + members[-1].size if members else 0
-    if [member.name for member in members] != expected or path.stat().st_size < ends:
+    if [member.name for member in members] != expected:
         return None
     files = members[::2]
     return [

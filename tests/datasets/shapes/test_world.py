@@ -253,6 +253,10 @@ def test_relate_by_hand():
         found = relate(np.array([box, star], float))[0]
         assert found == (None if relation is None else (relation, 1))
     assert relate(np.array([star], float)) == [None]
+    # the nearest of two must be nearer by 12 px
+    for gap, relation in ((31, None), (32, ("left", 1))):
+        boxes = [[40, 100, 80, 140], star, [40, 140 + gap, 80, 190 + gap]]
+        assert relate(np.array(boxes, float))[0] == relation
     # two figures equally near: which one is meant is unclear
     assert relate(np.array([star, [150, 100, 180, 140], [60, 100, 91, 140]], float))[0] is None
 
