@@ -21,7 +21,7 @@ _LARGE_BLOCK = 4 << 20  # bytes: batches and their copies, not single images
 
 
 def make_loader(
-    dataset: Dataset, run: DictConfig, device: torch.device, seed: int, **sampling: Any
+    dataset: Dataset, run: DictConfig, device: torch.device, **sampling: Any
 ) -> DataLoader:
     """A loader of RegionBatches with the workers and the timeout of a run.
 
@@ -29,7 +29,6 @@ def make_loader(
         dataset: of RegionSamples.
         run: the configuration's run section.
         device: where the batches go.
-        seed: of the loader's generator; training's random numbers stay put.
         sampling: of DataLoader, e.g. ``batch_sampler``.
     """
     return DataLoader(
@@ -38,7 +37,8 @@ def make_loader(
         collate_fn=RegionBatch.collate,
         pin_memory=device.type == "cuda",
         timeout=run.loader_timeout if run.num_workers else 0,
-        generator=torch.Generator().manual_seed(seed),
+        # A generator of its own: the loader must not move the model's random numbers.
+        generator=torch.Generator().manual_seed(run.seed),
         **sampling,
     )
 

@@ -195,9 +195,8 @@ class EpochRunner:
     def _batches(self, epoch: int) -> Iterator[RegionBatch]:
         self.dataset.set_epoch(epoch)
         self.sampler.set_position(epoch, self.position.step)
-        device, seed = self.model.device, self.run.seed + epoch
-        sampling = {"batch_sampler": self.sampler}
-        return start_loading(make_loader(self.dataset, self.run, device, seed, **sampling))
+        loader = make_loader(self.dataset, self.run, self.model.device, batch_sampler=self.sampler)
+        return start_loading(loader)
 
     def _train_epoch(self, epoch: int) -> None:
         self.model.train()

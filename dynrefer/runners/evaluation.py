@@ -166,7 +166,6 @@ def predict_split(
         dataset,
         config.run,
         model.device,
-        config.run.seed,
         batch_size=config.run.batch_size_eval,
         sampler=EvaluationSampler(len(dataset)),
     )

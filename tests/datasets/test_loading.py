@@ -170,10 +170,10 @@ def test_workers_are_prepared(monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_loader_of_a_run(workers):
-    run = OmegaConf.create({"num_workers": workers, "loader_timeout": 7})
+    run = OmegaConf.create({"num_workers": workers, "loader_timeout": 7, "seed": 5})
     data = TensorDataset(torch.arange(3))
-    loader = make_loader(data, run, torch.device("cuda"), 5, batch_size=2)
+    loader = make_loader(data, run, torch.device("cuda"), batch_size=2)
     assert (loader.num_workers, loader.timeout) == (workers, 7 * workers)
     assert loader.pin_memory and loader.batch_size == 2 and loader.generator.initial_seed() == 5
     assert loader.collate_fn == RegionBatch.collate
-    assert not make_loader(data, run, torch.device("cpu"), 5).pin_memory
+    assert not make_loader(data, run, torch.device("cpu")).pin_memory
