@@ -128,7 +128,7 @@ def test_epochs_that_are_evaluated(judged, every, expected):
 
 def test_each_epoch_draws_its_own_views(make_runner):
     """Of the same regions, whatever their order."""
-    runner = make_runner(TWO)
+    runner = make_runner(FEW)
     drawn = []
     for epoch in (0, 0, 1):
         batches = list(runner._batches(epoch))
@@ -137,7 +137,7 @@ def test_each_epoch_draws_its_own_views(make_runner):
         drawn.append(dict(zip(ids, ratios, strict=True)))
     assert drawn[0] == drawn[1]
     both = drawn[0].keys() & drawn[2].keys()
-    assert len(both) > 2 and all(drawn[0][id_] != drawn[2][id_] for id_ in both)
+    assert len(both) >= 18 and all(drawn[0][id_] != drawn[2][id_] for id_ in both)
 
 
 def update(make_runner, accumulation, batches, weights):
