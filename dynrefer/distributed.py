@@ -69,9 +69,10 @@ def start(device: str, timeout_minutes: float = 60, join_minutes: float = 5) -> 
     count = os.environ.get("WORLD_SIZE", "1")
     if not count.isdecimal() or int(count) < 1:
         raise ValueError(f"WORLD_SIZE is '{count}' in the environment; valid is 1, 2, ...")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()  # torchrun; a shell may well end before what it started
     if int(count) == 1:
         return chosen
-    end_with_parent()
     if device in ("auto", "cuda") and chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)

@@ -192,6 +192,18 @@ def test_a_process_ends_with_its_parent():
             time.sleep(0.05)
 
 
+@pytest.mark.parametrize("by_torchrun", [True, False])
+def test_a_rank_ends_with_torchrun(monkeypatch, by_torchrun):
+    calls = []
+    monkeypatch.setattr(distributed, "end_with_parent", lambda: calls.append("tied"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if by_torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert start("cpu") == torch.device("cpu")
+    assert calls == ["tied"] * by_torchrun
+
+
 def test_incomplete_environment(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed, "end_with_parent", lambda: None)
