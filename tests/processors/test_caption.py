@@ -30,6 +30,7 @@ def test_cut_after_max_words():
     caption = " ".join(f"w{i}" for i in range(60))
     assert CaptionProcessor()(caption).split() == [f"w{i}" for i in range(50)]
     assert CaptionProcessor(max_words=2)("one two. three") == "one two"
+    assert CaptionProcessor(max_words=1)("one two. three") == "one"
 
 
 @settings(deadline=None)
