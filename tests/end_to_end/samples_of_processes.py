@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from dynrefer import distributed
 from dynrefer.config import load_config
 from dynrefer.datasets.batch import RegionBatch
+from dynrefer.datasets.loading import make_loader, start_loading
 from dynrefer.distributed import TrainingBatchSampler
 from dynrefer.models.builders import load_vocabularies
 from dynrefer.runners.epoch_runner import training_data
@@ -28,10 +28,10 @@ def batches_of(run_file: str, first_step: int, options: list[str]) -> list[dict]
     dataset.set_epoch(EPOCH)
     sampler = TrainingBatchSampler(len(dataset), config.run.batch_size_train, config.run.seed)
     sampler.set_position(EPOCH, first_step)
-    loader = DataLoader(
-        dataset, batch_sampler=sampler, num_workers=2, collate_fn=RegionBatch.collate
-    )
-    return [{"ids": batch.ids, "content": _hash(batch)} for batch in loader]
+    config.run.num_workers = 2
+    device = torch.device("cpu")
+    loader = make_loader(dataset, config.run, device, batch_sampler=sampler)
+    return [{"ids": batch.ids, "content": _hash(batch)} for batch in start_loading(loader)]
 
 
 def _hash(batch: RegionBatch) -> str:
