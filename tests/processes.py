@@ -102,6 +102,7 @@ def _become(words, cwd, before, environment, out, err):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    multiprocessing.set_start_method(None, force=True)  # Python's own, not this server
     sys.path.insert(0, str(ROOT))
     if before:
         importlib.import_module(before)

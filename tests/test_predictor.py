@@ -189,7 +189,8 @@ def test_images_of_every_kind(predictor, tmp_path):
     expected = predictor.predict(IMAGE, BOXES)
     for image in (tmp_path / "image.png", str(tmp_path / "image.png"), np.asarray(IMAGE)):
         assert_same(predictor.predict(image, BOXES), expected)
-    assert_same(predictor.predict(IMAGE.convert("RGBA"), BOXES), expected)
+    for image in (IMAGE.convert("RGBA"), np.asarray(IMAGE.convert("RGBA"))):
+        assert_same(predictor.predict(image, BOXES), expected)
     grey = noise(HEIGHT, WIDTH)
     spread = predictor.predict(np.repeat(grey[..., None], 3, axis=2), BOXES)
     assert_same(predictor.predict(grey, BOXES), spread)
@@ -198,8 +199,11 @@ def test_images_of_every_kind(predictor, tmp_path):
 
 @pytest.mark.parametrize(
     "image",
-    [noise(8, 8, 2), noise(8, 8, 3).astype(np.float32), noise(0, 8, 3), noise(8), "no.png", 3],
-    ids=["two channels", "float", "no rows", "one axis", "missing file", "a number"],
+    [
+        *(noise(8, 8, 2), noise(8, 8, 5), noise(8, 8, 3).astype(np.float32), noise(0, 8, 3)),
+        *(noise(8), "no.png", 3),
+    ],
+    ids=["2 channels", "5 channels", "float", "no rows", "one axis", "missing file", "a number"],
 )
 def test_bad_images(predictor, image):
     with pytest.raises(ImageError, match="valid is|does not exist"):

@@ -309,8 +309,10 @@ def test_java_ends_with_its_user(sent):
 
 
 LONG_SCORING = """
-import threading, time
+import signal, threading, time
 from dynrefer.metrics import java
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup
 
 def tell_once_scoring():
     while threading.active_count() < 6:  # this thread, the main one, two for each process

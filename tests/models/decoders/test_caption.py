@@ -6,6 +6,7 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config.schema import LoraConfig
@@ -188,7 +189,11 @@ def test_checkpointing_leaves_generation_as_it_is(tmp_path, queries):
         folder.mkdir()
         decoder = build("t5", folder, gradient_checkpointing=checkpointing)
         texts.append(decoder.generate(queries, CONTROLS, generation(2)).texts)
-        assert not decoder.train().eval().language_model.training
+        modules = list(decoder.train().language_model.modules())
+        layers = [one for one in modules if isinstance(one, GradientCheckpointingLayer)]
+        assert {one.training for one in layers} == {checkpointing}
+        decoder.eval()
+        assert not any(one.training for one in modules)
     assert texts[0] == texts[1]
 
 

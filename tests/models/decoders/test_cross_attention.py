@@ -31,6 +31,11 @@ def slow_layer(module, texts, memory):
     return torch.stack(rows)
 
 
+def test_norms_have_the_epsilon_of_bert():
+    norms = [module for module in layer().modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert [norm.eps for norm in norms] == [1e-12, 1e-12]
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_layer_against_loops(rows):
     module, texts, memory = layer(), torch.randn(rows, 5, 8), torch.randn(3, 4, 8)
