@@ -14,8 +14,11 @@ from urllib.parse import quote
 LONGEST_STEM = 150
 
 # What is raised where no more can be written: a full disk, a quota, a limit of the shell.
-_FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up"}
-_FULL[errno.EFBIG] = "the limit of file sizes is reached"
+_FULL = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the limit of file sizes is reached",
+}
 
 
 def part_of(target: Path) -> Path:

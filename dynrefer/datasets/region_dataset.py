@@ -83,7 +83,7 @@ class RegionDataset(Dataset[RegionSample]):
 
     def has_tags(self) -> bool:
         """Whether any region of the annotation file has a tag."""
-        return any(self._tag_indices(self.index.region(i)) for i in range(len(self.index)))
+        return self.tag_vocabulary is not None and self.index.largest_tag >= 0
 
     def __len__(self) -> int:
         return self._length

@@ -103,13 +103,15 @@ def _compose(config: DictConfig, family: Family, captions: bool) -> DynRefer:
     vocabularies = load_vocabularies(config)
     text_encoder = _text_encoder(config, vocabularies)
     widths = {"query_width": qformer.width, "text_width": text_encoder.width}
+    # Before the decoders: the order of the parts decides which random numbers each starts from.
+    fusion = ViewFusion(vision.width, config.num_views, vision.grid, vision.patch)
     with building("model.tag_decoder"):
         tag_decoder = TagDecoder(**widths, **plain["tag_decoder"])
     with building("model.region_text_decoder"):
         region_text_decoder = RegionTextDecoder(**widths, **plain["region_text_decoder"])
     model = DynRefer(
         vision,
-        ViewFusion(vision.width, config.num_views, vision.grid, vision.patch),
+        fusion,
         qformer,
         tag_decoder,
         region_text_decoder,
