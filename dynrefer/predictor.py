@@ -101,7 +101,7 @@ class RegionPredictor:
             FileNotFoundError: there is no checkpoint, or a file that its configuration names.
             ValueError: the weights do not fit the model, or the device is not there.
         """
-        from dynrefer.models.pretrained import folder_config
+        from dynrefer.checkpoints.configs import folder_config
 
         return cls.from_config(folder_config(path, options), device, selector)
 
@@ -114,8 +114,7 @@ class RegionPredictor:
         Raises:
             ConfigError: it names no weights.
         """
-        from dynrefer.models.builders import build_model, load_checkpoints, warn_of_noise
-        from dynrefer.models.pretrained import view_selectors
+        from dynrefer.models.builders import load_model, warn_of_noise
 
         if not (config.run.load_ckpt_path or config.model.pretrained):
             raise ConfigError(
@@ -123,9 +122,7 @@ class RegionPredictor:
             )
         target = device_of(device, "device")
         selector = selector or build_view_selector(config.run.view_selector, config.model.num_views)
-        model = build_model(config.model)
-        model.view_selectors = view_selectors(config)
-        load_checkpoints(model, config)
+        model = load_model(config)
         warn_of_noise(model, config)
         return cls(
             model.to(target),

@@ -41,17 +41,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dynrefer.checkpoints import translation
+from dynrefer.checkpoints.configs import folder_config, view_selectors
 from dynrefer.checkpoints.files import open_checkpoint
 from dynrefer.checkpoints.folders import MAX_SHARD_BYTES
 from dynrefer.checkpoints.formats import FORMATS, Format
-from dynrefer.checkpoints.loading import open_source, plan_load
+from dynrefer.checkpoints.loading import Source, open_source
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.config import ConfigError, load_config
+from dynrefer.config.values import listed
 from dynrefer.files import whole_file
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.language_models import language_model_config, plain_fields
-from dynrefer.models.pretrained import folder_config, pretrained_sources, view_selectors
 
 # Architectures that the published code has.
 PUBLISHED = ("dynrefer_t5", "dynrefer_vicuna")
@@ -125,14 +126,14 @@ def to_own(
     table = published_format(config)
     model, checkpoint = without_weights(config), open_source(file).tensors
     model.view_selectors = selectors
-    steps, report = plan_load(model, checkpoint, table, source=str(file))
+    plan = Source(checkpoint, table, str(file)).plan(model)
     names = {
         place.name: published
-        for match, places in reversed(steps)  # the first name of a shared tensor counts
+        for match, places in reversed(plan.steps)  # the first name of a shared tensor counts
         for place, published in zip(places, match.published, strict=True)
     }
     model.save_pretrained(directory, max_shard_bytes, tensors=Renamed(checkpoint, names))
-    return report.dropped
+    return plan.report.dropped
 
 
 def to_published(directory: Path, file: Path) -> dict[str, str]:
@@ -190,7 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
         config = load_config(arguments.cfg_path, arguments.options)
         selectors, config = view_selectors(config), config.model
         if arguments.whole:
-            config.pretrained = [*pretrained_sources(config), str(source)]
+            config.pretrained = [*listed(config.pretrained), str(source)]
             model = build_model(config)
             model.view_selectors = selectors
             model.save_pretrained(output)

@@ -1,24 +1,17 @@
-"""Reading checkpoint files: tensors by name, each read when it is asked for.
+"""Checkpoints of one file or many: tensors by name, each read when it is asked for.
 
-Whatever the format, memory holds one tensor at a time besides what the reader keeps; nothing that
-a file holds is ever executed.
+Whatever the format, memory holds one tensor at a time besides what the reader keeps.
 """
 
-import argparse
 import json
-import pathlib
 import re
-import zipfile
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dynrefer.checkpoints.folders import verify_file
+from dynrefer.checkpoints.tensor_files import TensorFile, open_file
 
 # Parts of a checkpoint folder of our own.
 TRAINABLE, FROZEN = "trainable", "frozen"
@@ -36,23 +29,10 @@ _STEMS = (
     "adapter_model.bin",
 )
 
-# Keys under which training programs store the state dict.
-_STATE_KEYS = ("model", "state_dict", "module", "model_state_dict")
 # Levels that wrappers (DistributedDataParallel, torch.compile, FSDP, ...) put into names.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Of a run's folder, in the order in which they are preferred.
 _RUN_LINKS = ("checkpoints/best", "checkpoints/last", "best", "last")
-
-_NUMPY = ("numpy.core", "numpy._core")
-# What stands beside weights in public files and is data: numbers of numpy by both of its names, and
-# the arguments of a command line.
-_DATA = [np.dtype, np.ndarray, argparse.Namespace, pathlib.PosixPath]
-_DATA += [type(np.dtype(kind)) for kind in "?bBhHiIlLefdSU"]
-for _function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct):
-    _DATA += [(_function, f"{core}.multiarray.{_function.__name__}") for core in _NUMPY]
-
-# Bytes read from a mapped file before it is mapped anew: pages of a mapping count as memory.
-_WINDOW = 2**28
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -61,7 +41,7 @@ class Checkpoint(Mapping[str, Tensor]):
     ``checkpoint[name]`` reads that tensor into memory of its own; ``described`` reads nothing.
     """
 
-    def __init__(self, path: Path, files: Mapping[str, "_File"]) -> None:
+    def __init__(self, path: Path, files: Mapping[str, TensorFile]) -> None:
         self.path = path
         self._files = files
         self._stored = {_unwrapped(name): name for name in files}
@@ -81,7 +61,8 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def untrained(self) -> set[str]:
         """Parts of a model of which it says that they have learned nothing."""
-        return {part for file in set(self._files.values()) for part in file.untrained}
+        notes = (file.metadata.get(UNTRAINED, "") for file in set(self._files.values()))
+        return {part for note in notes for part in note.split()}
 
     def described(self, name: str) -> Tensor:
         """A tensor on meta with the shape of one here, of floating-point numbers where that is.
@@ -98,7 +79,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return shorter
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
     """Opens a checkpoint without reading its tensors.
 
     Args:
@@ -106,18 +87,24 @@ def open_checkpoint(path: Path) -> Checkpoint:
             "module", or the whole), a ``.safetensors`` file, an index file
             (``*.index.json``), or a folder that holds one of these under its usual name, or our
             own ``trainable`` and ``frozen`` files.
+        verify: whether files of which the folder has checksums are compared with them.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or a shard is missing.
         ValueError: a file is broken, holds objects that could run code, or is not what the index
-            says.
+            or the checksums say.
     """
     if path.is_dir():
         path = checkpoint_of_run(path)
-        return Checkpoint(path, _folder(path))
-    if path.name.endswith(".index.json"):
-        return Checkpoint(path, _shards(path))
-    return Checkpoint(path, _named(_open_file(path)))
+        files = _folder(path)
+    elif path.name.endswith(".index.json"):
+        files = _shards(path)
+    else:
+        files = _named(open_file(path))
+    if verify:
+        for file in sorted({file.path for file in files.values()}):
+            verify_file(file)
+    return Checkpoint(path, files)
 
 
 def checkpoint_of_run(path: Path) -> Path:
@@ -127,141 +114,20 @@ def checkpoint_of_run(path: Path) -> Path:
     return next((path / link for link in _RUN_LINKS if (path / link).is_dir()), path)
 
 
-def read_checkpoint(path: Path) -> dict[str, object]:
-    """Reads a PyTorch checkpoint without running code that it might hold.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is broken, or holds objects other than tensors and plain containers.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    verify_file(path)
-    return _unpickled(path)
-
-
-def _unpickled(path: Path) -> dict[str, object]:
-    try:
-        # Files of torch before 1.6 are no zip archives and cannot be mapped.
-        mmap = zipfile.is_zipfile(path)
-        with torch.serialization.safe_globals(_DATA):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except PermissionError:
-        raise
-    except Exception as error:  # a damaged stream can make the unpickler raise anything
-        unknown = re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error))
-        held = f"it holds a {unknown[1]}, and" if unknown else "it is broken, or holds"
-        raise ValueError(
-            f"{path} is not a readable PyTorch checkpoint: {held} objects other than tensors and "
-            "plain data, which could run code, are not read"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; a dictionary is expected")
-    return content
-
-
-class _File(ABC):
-    """One file of tensors, by name ``described`` on meta."""
-
-    path: Path
-    described: dict[str, Tensor]
-    untrained: Sequence[str] = ()
-
-    @abstractmethod
-    def read(self, name: str) -> Tensor:
-        """The tensor, in memory that nothing else refers to."""
-
-
-class _SafetensorsFile(_File):
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            # Read, not mapped: what has been copied from a mapping stays in memory beside the copy.
-            self._file = safe_open(path, framework="pt", backend="pread")
-            slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
-            self.described = {
-                name: _on_meta(part.get_shape(), "F" in part.get_dtype())
-                for name, part in slices.items()
-            }
-            self.untrained = (self._file.metadata() or {}).get(UNTRAINED, "").split()
-        except SafetensorError as error:
-            raise ValueError(f"{path} is broken: {error}") from error
-
-    def read(self, name: str) -> Tensor:
-        try:
-            return self._file.get_tensor(name)
-        except SafetensorError as error:
-            raise ValueError(f"{self.path} is broken at '{name}': {error}") from error
-
-
-class _TorchFile(_File):
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._mapped = zipfile.is_zipfile(path)
-        self._open()
-        self.described = {
-            name: _on_meta(tensor.shape, tensor.is_floating_point())
-            for name, tensor in self._tensors.items()
-        }
-
-    def _open(self) -> None:
-        self._tensors = _tensors_of(_unpickled(self.path), self.path)
-        self._bytes_read = 0
-
-    def read(self, name: str) -> Tensor:
-        if not self._mapped:
-            return self._tensors[name]
-        if self._bytes_read > _WINDOW:
-            self._open()
-        tensor = self._tensors[name]
-        self._bytes_read += tensor.nbytes
-        return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _open_file(path: Path) -> _File:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    verify_file(path)
-    return (_SafetensorsFile if path.suffix == ".safetensors" else _TorchFile)(path)
-
-
-def _tensors_of(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint: under one of the usual keys, or the whole."""
-    key, state = None, content
-    for _ in range(3):  # one state dict may lie in another
-        if isinstance(state, Mapping) and any(inner in state for inner in _STATE_KEYS):
-            key = next(inner for inner in _STATE_KEYS if inner in state)
-            state = state[key]
-    if not isinstance(state, Mapping):
-        kind = type(state).__name__
-        raise ValueError(f"{path}: '{key}' holds a {kind}; tensors by name are expected")
-    for name, value in state.items():
-        if not isinstance(name, str) or not torch.is_tensor(value):
-            raise ValueError(f"{path}: '{name}' is no tensor; tensors by name are expected")
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise ValueError(f"{path}: '{name}' is sparse, quantised or without data")
-    return dict(state)
-
-
-def _on_meta(shape: Sequence[int], is_floating: bool) -> Tensor:
-    dtype = torch.float32 if is_floating else torch.int64
-    return torch.empty(tuple(shape), dtype=dtype, device="meta")
-
-
 def _unwrapped(name: str) -> str:
     return ".".join(level for level in name.split(".") if level not in _WRAPPERS)
 
 
-def _named(*files: _File) -> dict[str, _File]:
+def _named(*files: TensorFile) -> dict[str, TensorFile]:
     return {name: file for file in files for name in file.described}
 
 
-def _folder(path: Path) -> dict[str, _File]:
+def _folder(path: Path) -> dict[str, TensorFile]:
     for stem in _STEMS:
         if (path / f"{stem}.index.json").is_file():
             return _shards(path / f"{stem}.index.json")
         if (path / stem).is_file():
-            return _named(_open_file(path / stem))
+            return _named(open_file(path / stem))
     parts = {stem: _own_part(path, stem) for stem in (TRAINABLE, FROZEN)}
     if not parts[TRAINABLE]:
         raise FileNotFoundError(
@@ -271,13 +137,13 @@ def _folder(path: Path) -> dict[str, _File]:
     return parts[TRAINABLE] | parts[FROZEN]
 
 
-def _own_part(path: Path, stem: str) -> dict[str, _File]:
+def _own_part(path: Path, stem: str) -> dict[str, TensorFile]:
     """One file, or shards with an index, or shards whose names tell how many there are."""
     index = path / f"{stem}.safetensors.index.json"
     if index.is_file():
         return _shards(index)
     if (path / f"{stem}.safetensors").is_file():
-        return _named(_open_file(path / f"{stem}.safetensors"))
+        return _named(open_file(path / f"{stem}.safetensors"))
     found = sorted(path.glob(f"{stem}-*.safetensors"))
     if not found:
         return {}
@@ -289,7 +155,7 @@ def _own_part(path: Path, stem: str) -> dict[str, _File]:
     return _named(*(_shard(path / name, "the names of the others") for name in names))
 
 
-def _shards(index: Path) -> dict[str, _File]:
+def _shards(index: Path) -> dict[str, TensorFile]:
     """The files of an index, by tensor name."""
     verify_file(index)
     try:
@@ -307,7 +173,7 @@ def _shards(index: Path) -> dict[str, _File]:
     return {name: files[shard] for name, shard in shards.items()}
 
 
-def _shard(path: Path, named_by: str) -> _File:
+def _shard(path: Path, named_by: str) -> TensorFile:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {named_by} names it as a shard")
-    return _open_file(path)
+    return open_file(path)

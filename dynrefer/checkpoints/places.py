@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from dynrefer.checkpoints.translation import plain
 
-POSITIONS = "vision.tower.pos_embed"
+# Own names, of a whole model, and what those of parts with files of their own begin with.
+VISION, TEXT_ENCODER = "vision.", "text_encoder."
+LANGUAGE_MODEL = "caption_decoder.language_model."
+TOWER = f"{VISION}tower."
+POSITIONS = f"{TOWER}pos_embed"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a key of the schema takes: declared beside the key, checked by ``dynrefer.config``."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,11 @@ def choice(default: str | None, *others: str) -> Any:
 def texts() -> Any:
     """A key for one text, a list of them, or none."""
     return field(default=None, metadata={"type": str | list[str] | None})
+
+
+def listed(value: str | Iterable[str] | None) -> list[str]:
+    """The value of a key of :func:`texts` as a list."""
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def part(kind: Callable[..., Any], *arguments: Any) -> Any:

@@ -9,11 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dynrefer.checkpoints.loading import Source, open_source
-from dynrefer.checkpoints.places import check_filled, with_memory, without_memory
+from dynrefer.checkpoints.configs import parts_with_files, view_selectors
+from dynrefer.checkpoints.loading import Source, load_in_turn, open_source
+from dynrefer.checkpoints.places import TOWER, VISION, check_filled, with_memory, without_memory
 from dynrefer.checkpoints.translation import plain as plain_name
 from dynrefer.config import require
 from dynrefer.config.schema import LossConfig
+from dynrefer.config.values import listed
 from dynrefer.models.decoders.caption import Generation, NoCaptionDecoder
 from dynrefer.models.decoders.region_text import RegionTextDecoder
 from dynrefer.models.decoders.tag import TagDecoder
@@ -21,7 +23,6 @@ from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.fusion import ViewFusion
 from dynrefer.models.language_models import CAUSAL, T5, VICUNA, Family, build_caption_decoder
 from dynrefer.models.parts import building, freeze_parts, frozen_parts, precision
-from dynrefer.models.pretrained import pretrained_sources
 from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.text_encoder.embeddings import EmbeddingCache, cached_text_encoder
@@ -30,8 +31,6 @@ from dynrefer.registry import registry
 from dynrefer.vocabulary import Vocabularies, load_attributes, load_classes, load_tags
 
 logger = logging.getLogger(__name__)
-
-TOWER = "vision.tower."
 
 
 @registry.register("model", "dynrefer_t5")
@@ -63,25 +62,45 @@ def build_model(config: DictConfig, captions: bool = True) -> DynRefer:
     return build(config) if captions else build(config, captions=False)
 
 
-def load_checkpoints(model: DynRefer, config: DictConfig) -> None:
-    """Loads ``run.load_ckpt_path`` of the whole configuration, one file after the other."""
-    paths = config.run.load_ckpt_path or []
-    for path in [paths] if isinstance(paths, str) else paths:
-        report = open_source(path, "run.load_ckpt_path").load(model, strict=config.model.strict)
-        model.learned_parts |= report.learned
+def load_model(config: DictConfig, captions: bool = True) -> DynRefer:
+    """The model of a whole configuration, with the checkpoints of ``run.load_ckpt_path``.
+
+    Raises:
+        ConfigError, FileNotFoundError, ValueError: it cannot be built, or a file does not fit.
+    """
+    model = build_model(config.model, captions)
+    model.view_selectors = view_selectors(config)
+    paths = listed(config.run.load_ckpt_path)
+    sources = [open_source(path, "run.load_ckpt_path") for path in paths]
+    for report in load_in_turn(model, sources, config.model.strict):
+        model.held_elsewhere -= report.names
+        model.learned |= report.learned
+    return model
 
 
 def warn_of_noise(model: DynRefer, config: DictConfig) -> None:
-    """One line where decoders that will predict have learned nothing."""
-    parts = [name for name, part in model.named_children() if any(True for _ in part.parameters())]
-    decoders = [name for name in parts if name.endswith("_decoder")]
-    if noise := sorted(set(decoders) - model.learned_parts):
-        path = config.run.load_ckpt_path or "not set"
+    """One line where something that predicts has learned nothing."""
+    if noise := _unlearned(model):
         logger.warning(
             "run.load_ckpt_path is %s and model.pretrained is %s: nothing has trained %s, whose "
             "predictions are noise; name a checkpoint that training wrote",
-            *(path, config.model.pretrained, ", ".join(noise)),
+            config.run.load_ckpt_path or "not set",
+            config.model.pretrained,
+            ", ".join(sorted(noise)),
         )
+
+
+def _unlearned(model: DynRefer) -> set[str]:
+    """Parts that no file has given anything learned, and such modules of other parts."""
+    learned = {tuple(name.split(".")[:2]) for name in model.learned}
+    parts = {part for part, _ in learned}
+    unlearned = set()
+    for name, _ in model.named_parameters():
+        part, module = plain_name(name).split(".")[:2]
+        begins_as_nothing = ".lora_" in name or name.startswith("vision.norm.")
+        if (part, module) not in learned and not begins_as_nothing:
+            unlearned.add(f"{part}.{module}" if part in parts else part)
+    return unlearned
 
 
 def load_vocabularies(config: DictConfig) -> Vocabularies:
@@ -96,7 +115,7 @@ def load_vocabularies(config: DictConfig) -> Vocabularies:
 def _compose(config: DictConfig, family: Family, captions: bool) -> DynRefer:
     plain = OmegaConf.to_container(config, resolve=True)
     frozen = frozen_parts(config)
-    sources = [open_source(path, "model.pretrained") for path in pretrained_sources(config)]
+    sources = [open_source(path, "model.pretrained") for path in listed(config.pretrained)]
     vision = build_vision(config, sources)
     with building("model.qformer"):
         qformer = QFormer(vision.width, **plain["qformer"])
@@ -128,13 +147,20 @@ def _compose(config: DictConfig, family: Family, captions: bool) -> DynRefer:
     model.config = OmegaConf.create(plain)
     if config.from_scratch:
         _start_from_scratch(model)
-    for source in sources:
-        report = source.load(model, strict=config.strict)
-        model.pretrained_names |= set(map(plain_name, report.loaded))
-        model.learned_parts |= report.learned
+    _note_files_of_parts(model)
+    for report in load_in_turn(model, sources, config.strict):
+        model.held_elsewhere |= report.names
+        model.learned |= report.learned
     if not model.qformer.query_tokens.is_meta:  # else all of it was built so on purpose
         check_filled(model)
     return model
+
+
+def _note_files_of_parts(model: DynRefer) -> None:
+    parts = parts_with_files(model.config)
+    names = {plain_name(name) for name in model.state_dict() if ".lora_" not in name}
+    model.held_elsewhere = {name for name in names if name.startswith(parts)}
+    model.learned = set(model.held_elsewhere)
 
 
 def _start_from_scratch(model: DynRefer) -> None:
@@ -175,7 +201,7 @@ def build_vision(config: DictConfig, sources: Sequence[Source] = ()) -> VisionEn
         vision.tower.to(dtype)
     if weights and not any(source.fills(TOWER) for source in sources):
         source = open_source(weights, "model.vision.checkpoint")
-        source.load(vision, "vision.", config.strict)
+        source.load(vision, prefix=VISION, strict=config.strict)
     return vision
 
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from dynrefer.assets import fetch_hint, local_path
 from dynrefer.checkpoints.loading import Source, open_source
-from dynrefer.checkpoints.places import without_memory
+from dynrefer.checkpoints.places import LANGUAGE_MODEL, without_memory
 from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config import ConfigError
 from dynrefer.config.schema import LoraConfig
@@ -30,8 +30,6 @@ from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5, t5_o
 from dynrefer.models.parts import building, frozen_parts, precision
 
 KEY = "model.caption_decoder"
-# Where the language model lies in the whole model.
-PREFIX = "caption_decoder.language_model."
 
 # Fields of a language model's configuration that follow from the tokenizer or from the decoder.
 _DERIVED_FIELDS = {
@@ -96,7 +94,7 @@ def build_caption_decoder(
     if options.config is None:
         language_model = _load(options.language_model, tokenizer, dtype, family, sources)
     else:
-        with without_memory(any(source.holds(PREFIX) for source in sources)):
+        with without_memory(any(source.holds(LANGUAGE_MODEL) for source in sources)):
             language_model = _build(options.config, tokenizer, family)
         for parameter in language_model.parameters():  # buffers of positions stay in float32
             parameter.data = parameter.data.to(dtype)
@@ -155,7 +153,7 @@ def _load(
         folder = _folder(name)
         with without_memory(dtype=dtype):
             language_model = family.configured(_config_in(folder))
-        is_later = any(source.fills(PREFIX) for source in sources)
+        is_later = any(source.fills(LANGUAGE_MODEL) for source in sources)
         source = None if is_later else open_source(folder)
     except OSError as error:
         raise _not_found(name, error) from error
@@ -165,7 +163,7 @@ def _load(
             f"{KEY}.language_model: '{name}' is no model for {kind}: {error}"
         ) from error
     if source is not None:
-        source.load(language_model, PREFIX)
+        source.load(language_model, prefix=LANGUAGE_MODEL)
         if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
             language_model.resize_token_embeddings(len(tokenizer))
     return language_model

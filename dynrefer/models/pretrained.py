@@ -18,48 +18,43 @@ checkpoints of a run (``dynrefer.runners.checkpointing``) are such folders too: 
 the run's, and names the files of frozen weights by where they lie from the folder ("./../..").
 """
 
-import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from dynrefer.assets import local_path
-from dynrefer.checkpoints.files import FROZEN, TRAINABLE, checkpoint_of_run
+from dynrefer.checkpoints.configs import (
+    FILES_OF_PARTS,
+    folder_config,
+    from_folder,
+    outside,
+    view_selectors,
+)
+from dynrefer.checkpoints.files import FROZEN, TRAINABLE
 from dynrefer.checkpoints.folders import (
     CONFIG,
     MAX_SHARD_BYTES,
     TEXT_EMBEDDINGS,
     new_folder,
-    verify_folder,
     write_json,
     write_tensors,
 )
-from dynrefer.checkpoints.loading import split_trainable
+from dynrefer.checkpoints.loading import split_trainable, without_held_elsewhere
+from dynrefer.checkpoints.places import LANGUAGE_MODEL, TEXT_ENCODER, VISION
 from dynrefer.checkpoints.tokenizers import load_tokenizer, save_tokenizer
-from dynrefer.checkpoints.translation import plain
-from dynrefer.config import FORMAT_VERSION, load_config
+from dynrefer.config import FORMAT_VERSION
 from dynrefer.config.schema import Config
+from dynrefer.config.values import listed
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
 from dynrefer.models.language_models import plain_fields
 from dynrefer.models.text_encoder.embeddings import CachedTextEncoder, EmbeddingCache
 from dynrefer.models.text_encoder.towers import TextEncoder
 from dynrefer.registry import registry
 from dynrefer.vocabulary import Vocabularies
-
-# Names begin with a part, and the configuration key of the part's own file.
-_TEXT_ENCODER, _LANGUAGE_MODEL = "text_encoder.", "caption_decoder.language_model."
-_SOURCES = {
-    "vision.": "vision.checkpoint",
-    _TEXT_ENCODER: "text_encoder.options.checkpoint",
-    _LANGUAGE_MODEL: "caption_decoder.language_model",
-}
-
-_VIEW_SELECTORS = ["view_selector", "view_selectors", "train_view_selector"]
 
 Model = TypeVar("Model", bound="PretrainedModel")
 
@@ -69,15 +64,16 @@ class PretrainedModel(nn.Module):
 
     Attributes:
         config: of the model, where a configuration built it.
-        pretrained_names: what its ``pretrained`` has filled.
         view_selectors: keys of the run section that say how views are chosen, where it is known.
-        learned_parts: those that a file has given something learned.
+        held_elsewhere: plain own names of the tensors whose values are those of the files that
+            ``config`` names, so that a folder may leave them there.
+        learned: plain own names of what a file has given something learned.
     """
 
     config: DictConfig | None = None
-    pretrained_names: Collection[str] = frozenset()
     view_selectors: DictConfig | None = None
-    learned_parts: Collection[str] = frozenset()
+    held_elsewhere: Collection[str] = frozenset()
+    learned: Collection[str] = frozenset()
     caption_decoder: CaptionDecoder | NoCaptionDecoder
     text_encoder: TextEncoder
     vocabularies: Vocabularies
@@ -133,16 +129,13 @@ class PretrainedModel(nn.Module):
             raise ValueError("a model that was built without its caption decoder cannot be saved")
         trainable, others = split_trainable(self)
         if self.config.text_encoder.options.get("checkpoint"):  # the tower has a file of its own
-            others = {name: others[name] for name in others if not name.startswith(_TEXT_ENCODER)}
+            others = {name: others[name] for name in others if not name.startswith(TEXT_ENCODER)}
         with_tower = frozen and tensors is None
         if tensors is None:
-            kept = others
-            if not frozen:
-                kept = without_source(others, self.config, self.pretrained_names)
-            tensors = trainable | kept
+            tensors = trainable | (others if frozen else without_held_elsewhere(self, others))
             if self._is_merged():  # no file holds the sum
                 tensors |= {
-                    name: t for name, t in others.items() if name.startswith(_LANGUAGE_MODEL)
+                    name: t for name, t in others.items() if name.startswith(LANGUAGE_MODEL)
                 }
         if missing := sorted(trainable.keys() - tensors.keys()):
             names = ", ".join(missing[:5])
@@ -171,15 +164,15 @@ class PretrainedModel(nn.Module):
         self.save_small_files(own, folder)
         own.generation, own.tag_threshold = asdict(self.generation), self.tag_threshold
         own.from_scratch = False
-        for part in ("vision.", _LANGUAGE_MODEL):
-            if source := OmegaConf.select(own, _SOURCES[part]):
+        for part in (VISION, LANGUAGE_MODEL):
+            if source := OmegaConf.select(own, FILES_OF_PARTS[part]):
                 is_needed = any(name.startswith(part) for name in left_out)
-                OmegaConf.update(own, _SOURCES[part], _outside(source) if is_needed else None)
+                OmegaConf.update(own, FILES_OF_PARTS[part], outside(source) if is_needed else None)
         if own.caption_decoder.language_model is None:
             own.caption_decoder.config = plain_fields(self.caption_decoder.language_model.config)
         if self._is_merged():
             own.caption_decoder.lora = None
-        sources = map(_outside, pretrained_sources(own)) if left_out else ()
+        sources = map(outside, listed(own.pretrained)) if left_out else ()
         own.pretrained = [*sources, "."]
         return own
 
@@ -199,7 +192,7 @@ class PretrainedModel(nn.Module):
         source = options.get("checkpoint")
         if source and with_tower:
             tower = encoder.tower() if isinstance(encoder, CachedTextEncoder) else encoder
-            named = ((_TEXT_ENCODER + name, t) for name, t in sorted(tower.state_dict().items()))
+            named = ((TEXT_ENCODER + name, t) for name, t in sorted(tower.state_dict().items()))
             write_tensors(folder, "text_encoder", named, sys.maxsize)
             options.checkpoint = str(folder / "text_encoder.safetensors")
         if isinstance(encoder, CachedTextEncoder):
@@ -207,9 +200,9 @@ class PretrainedModel(nn.Module):
             encoder.keep(EmbeddingCache(kept, own.text_encoder.name, OmegaConf.to_object(options)))
             own.vocabulary.cache = f"./{TEXT_EMBEDDINGS}"
         elif own.vocabulary.cache:
-            own.vocabulary.cache = None if with_tower else _outside(own.vocabulary.cache)
+            own.vocabulary.cache = None if with_tower else outside(own.vocabulary.cache)
         if source:
-            options.checkpoint = "./text_encoder.safetensors" if with_tower else _outside(source)
+            options.checkpoint = "./text_encoder.safetensors" if with_tower else outside(source)
 
     def _is_merged(self) -> bool:
         """Whether the language model had adapters, which have become part of its weights."""
@@ -226,80 +219,13 @@ def save_run_config(model: PretrainedModel, config: DictConfig, folder: Path) ->
     """
     own = config.copy()
     model.save_small_files(own.model, folder)
-    for key in (*_SOURCES.values(), "vocabulary.cache"):
+    for key in (*FILES_OF_PARTS.values(), "vocabulary.cache"):
         if value := OmegaConf.select(own.model, key):
-            OmegaConf.update(own.model, key, _from_folder(value, folder))
-    sources = pretrained_sources(own.model)
-    own.model.pretrained = [_from_folder(path, folder) for path in sources] or None
+            OmegaConf.update(own.model, key, from_folder(value, folder))
+    sources = listed(own.model.pretrained)
+    own.model.pretrained = [from_folder(path, folder) for path in sources] or None
     content = {"format_version": FORMAT_VERSION, **OmegaConf.to_container(own)}
     OmegaConf.save(OmegaConf.create(content), folder / CONFIG)
-
-
-def folder_config(directory: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """The configuration of a folder with a model; ``model.pretrained`` ends in that folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or it has no configuration.
-        ConfigError: the configuration is broken, or of a newer version.
-    """
-    directory = Path(directory)
-    if directory.is_file():
-        raise ValueError(
-            f"{directory} is a file, where the folder of a checkpoint is expected; for weights "
-            "alone give the configuration of their model with --cfg-path"
-        )
-    directory = checkpoint_of_run(directory)
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no checkpoint at {directory} (there is no such folder)")
-    if not (directory / CONFIG).is_file():
-        raise FileNotFoundError(f"no checkpoint at {directory} ({CONFIG} is missing)")
-    # Weights and a run's state are checked when they are opened.
-    verify_folder(directory, without=(".safetensors", ".safetensors.index.json", ".pt"))
-    config = load_config(directory / CONFIG, overrides)
-    config.run.load_ckpt_path = None  # what a run started from
-    sources = pretrained_sources(config.model)
-    if str(directory) not in sources:
-        config.model.pretrained = [*sources, str(directory)]
-    return config
-
-
-def view_selectors(config: DictConfig) -> DictConfig:
-    """The keys of a whole configuration's run section that say how views are chosen."""
-    return OmegaConf.masked_copy(config.run, _VIEW_SELECTORS)
-
-
-def pretrained_sources(config: DictConfig) -> list[str]:
-    """The files and folders of ``model.pretrained``, in the order in which they are loaded."""
-    value = config.pretrained
-    return list(value) if isinstance(value, ListConfig) else [value] if value else []
-
-
-def without_source(
-    frozen: dict[str, Tensor], config: DictConfig, pretrained_names: Collection[str]
-) -> dict[str, Tensor]:
-    """The frozen weights that no file of the configuration holds.
-
-    Args:
-        config: the model's.
-        pretrained_names: what its ``pretrained`` has filled (``DynRefer.pretrained_names``).
-    """
-    parts = tuple(part for part, key in _SOURCES.items() if OmegaConf.select(config, key))
-    return {
-        name: tensor
-        for name, tensor in frozen.items()
-        if not name.startswith(parts) and plain(name) not in pretrained_names
-    }
-
-
-def _from_folder(path: str, folder: Path) -> str:
-    """A path as a folder's config.yaml names it; names that are no paths stay as they are."""
-    found = Path(local_path(path))
-    return f"./{os.path.relpath(found.resolve(), folder.resolve())}" if found.exists() else path
-
-
-def _outside(path: str) -> str:
-    """A file outside the folder as its config.yaml names it, where "./" means the folder."""
-    return str(Path(path).absolute()) if path.startswith(".") else path
 
 
 def _save_vocabularies(vocabularies: Vocabularies, folder: Path) -> dict[str, str]:

@@ -25,10 +25,11 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from dynrefer.checkpoints.files import FROZEN, TRAINABLE, open_checkpoint, read_checkpoint
+from dynrefer.checkpoints.files import FROZEN, TRAINABLE, open_checkpoint
 from dynrefer.checkpoints.folders import CHECKSUMS, new_folder, verify_folder, write_tensors
 from dynrefer.checkpoints.formats import FORMATS
-from dynrefer.checkpoints.loading import load_state, split_trainable
+from dynrefer.checkpoints.loading import Source, split_trainable, without_held_elsewhere
+from dynrefer.checkpoints.tensor_files import read_checkpoint
 from dynrefer.checksums import read_checksums
 from dynrefer.distributed import barrier, gather_objects, is_main, rank, world_size
 from dynrefer.files import sync, write_text
@@ -79,7 +80,7 @@ def save_checkpoint(
     trainable, frozen = split_trainable(model)
     _check_finite(trainable)
     if is_main():
-        frozen = pretrained.without_source(frozen, config.model, model.pretrained_names)
+        frozen = without_held_elsewhere(model, frozen)
         with new_folder(folder) as part:
             for stem, tensors in ((TRAINABLE, trainable), (FROZEN, frozen)):
                 write_tensors(part, stem, tensors.items())
@@ -172,7 +173,9 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, A
     Raises:
         FileNotFoundError, ValueError: no checkpoint, or one of another architecture.
     """
-    load_state(model, open_checkpoint(path), FORMATS["dynrefer"], source=str(path))
+    tensors = open_checkpoint(path, verify=False)
+    report = Source(tensors, FORMATS["dynrefer"], str(path)).load(model)
+    model.held_elsewhere -= report.names
     state = read_checkpoint(path / STATE)
     generators = state.pop("generators")
     if rank() < len(generators):

@@ -10,17 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from dynrefer import distributed
 from dynrefer.assets import fetch_hint, local_path
+from dynrefer.checkpoints.configs import folder_config
 from dynrefer.checkpoints.loading import load_weights
 from dynrefer.config import ConfigError, load_config, require
+from dynrefer.config.values import listed
 from dynrefer.distributed import is_main
-from dynrefer.models.builders import (
-    build_model,
-    load_checkpoints,
-    load_vocabularies,
-    warn_of_noise,
-)
+from dynrefer.models.builders import load_model, load_vocabularies, warn_of_noise
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.pretrained import folder_config, view_selectors
 from dynrefer.registry import registry
 from dynrefer.runners.epoch_runner import training_data
 from dynrefer.runners.evaluation import (
@@ -150,10 +146,10 @@ def _evaluate_model(config: DictConfig, splits: list[str]) -> None:
 def _start(config: DictConfig, training: bool = False) -> torch.device:
     """Joins the processes and prepares logging, threads and random numbers."""
     for key in (*_CHECKPOINT_KEYS, *(_TRAINING_KEYS if training else ())):
-        for path in _paths(OmegaConf.select(config, key)):
-            if not Path(local_path(str(path))).exists():
+        for path in listed(OmegaConf.select(config, key)):
+            if not Path(local_path(path)).exists():
                 raise FileNotFoundError(
-                    f"{key}: no checkpoint at {path}, on this machine's disk{fetch_hint(str(path))}"
+                    f"{key}: no checkpoint at {path}, on this machine's disk{fetch_hint(path)}"
                 )
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -169,19 +165,11 @@ def _model(config: DictConfig, device: torch.device, captions: bool = True) -> D
     # Every process starts from the same weights; dropout differs between them.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        model = build_model(config.model, captions)
-    model.view_selectors = view_selectors(config)
-    load_checkpoints(model, config)
+        model = load_model(config, captions)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     logger.info("%.2f M parameters, %.2f M of them trainable", total / 1e6, trainable / 1e6)
     return model.to(device)
-
-
-def _paths(value: str | Sequence[str] | None) -> list[Path]:
-    """No path, one or several, as ``run.load_ckpt_path`` takes them; a URL where it was put."""
-    values = [value] if isinstance(value, str) else value or []
-    return [Path(local_path(path)) for path in values]
 
 
 def _show(config: DictConfig, metrics: Metrics, split: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from dynrefer.config import ConfigError
+from dynrefer.config.values import listed
 from dynrefer.datasets.builders import (
     DatasetRequest,
     RegionDatasets,
@@ -142,8 +143,9 @@ def evaluate(
             metrics |= score(tasks, by_id, truth)
             judged += _judged(config, split, tasks, metrics, by_id)
     if is_main():
+        weights = listed(config.run.load_ckpt_path) or listed(config.model.pretrained)
         facts = data_facts(evaluated_dataset(config), split, truth) | {
-            "weights": _weights(config) if label == FROM_CONFIG else f"{label} of {output_dir}",
+            "weights": weights if label == FROM_CONFIG else f"{label} of {output_dir}",
             "views": views,
             "seconds": round(seconds, 1),
         }
@@ -246,11 +248,6 @@ def _judged(
         JudgedTask(task, metrics[task.name], predictions, numbers.get(task.name, {}))
         for task in tasks
     ]
-
-
-def _weights(config: DictConfig) -> list[str]:
-    loaded = config.run.load_ckpt_path or config.model.pretrained
-    return [loaded] if isinstance(loaded, str) else list(loaded)
 
 
 def _views(selector: DictConfig, tasks: Sequence[Task]) -> str:

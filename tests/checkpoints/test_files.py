@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dynrefer.checkpoints import files as checkpoint_files
-from dynrefer.checkpoints.files import open_checkpoint, read_checkpoint
+from dynrefer.checkpoints import tensor_files
+from dynrefer.checkpoints.files import open_checkpoint
+from dynrefer.checkpoints.tensor_files import read_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2), "b": torch.tensor(3)}
 
@@ -116,9 +117,9 @@ def test_mapped_files_are_mapped_anew_after_some_bytes(tmp_path, monkeypatch):
     path = single_torch(tmp_path)
     checkpoint = open_checkpoint(path)
     maps = []
-    read = checkpoint_files._unpickled
-    monkeypatch.setattr(checkpoint_files, "_unpickled", lambda p: maps.append(p) or read(p))
-    monkeypatch.setattr(checkpoint_files, "_WINDOW", 30)
+    read = tensor_files.read_checkpoint
+    monkeypatch.setattr(tensor_files, "read_checkpoint", lambda p: maps.append(p) or read(p))
+    monkeypatch.setattr(tensor_files, "_WINDOW", 30)
     for _ in range(2):
         assert all(torch.equal(checkpoint[name], tensor) for name, tensor in STATE.items())
     assert maps == [path, path]

@@ -32,7 +32,7 @@ def assert_loads(path, model, before, table, prefix=""):
     source = open_source(path)
     assert source.format is FORMATS[table]
     randomised(model)
-    source.load(model.get_submodule(prefix.strip(".")), prefix)
+    source.load(model.get_submodule(prefix.strip(".")), prefix=prefix)
     for name, tensor in model.state_dict().items():
         if name.startswith(prefix):
             assert torch.equal(tensor, before[name]), name

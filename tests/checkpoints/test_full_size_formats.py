@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, CLIPConfig, CLIPModel
 
 from dynrefer.checkpoints.formats import detect_format
-from dynrefer.checkpoints.loading import load_state
+from dynrefer.checkpoints.loading import Source
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.models.decoders.caption_t5 import untie_output
 from dynrefer.models.qformer import QFormer
@@ -33,7 +33,7 @@ def nothing_takes_memory():
 def load(module: nn.Module, state: dict[str, Tensor], prefix: str = "") -> tuple[str, set[str]]:
     """Loads tensors without values; returns the format and why tensors were dropped."""
     table = detect_format(state)
-    report = load_state(module, state, table, prefix=prefix)
+    report = Source(state, table, "state dict").load(module, prefix=prefix)
     assert len(report.loaded) == len(module.state_dict())
     return table.name, set(report.dropped.values())
 

@@ -7,11 +7,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dynrefer.checkpoints.formats import FORMATS
-from dynrefer.checkpoints.loading import load_state, load_weights, open_source, split_trainable
+from dynrefer.checkpoints.loading import (
+    Source,
+    load_in_turn,
+    load_weights,
+    open_source,
+    split_trainable,
+)
 from dynrefer.checkpoints.places import without_memory
 from dynrefer.checkpoints.translation import to_published
 
 T5, OWN, EVA = (FORMATS[name] for name in ("dynrefer_t5", "dynrefer", "eva_vit_g"))
+
+
+def load_state(module, state, table, source="state dict", **options):
+    return Source(state, table, source).load(module, **options)
 
 
 def random_like(state, seed=0):
@@ -123,21 +133,48 @@ def test_numbers_that_are_not_finite_are_named(tmp_path, empty):
             load_state(other, state, OWN, source="a.pth")
 
 
-def test_a_part_of_which_a_folder_of_our_own_holds_nothing(model, before):
-    """It stays, whatever trains; of a part that it begins, what trains must be there."""
-    state = {name: t for name, t in random_like(before).items() if not name.startswith("fusion.")}
-    report = load_state(model, state, OWN)
-    assert not report.missing
-    after = model.state_dict()
-    assert all(after[n].equal(before[n]) is n.startswith("fusion.") for n in before)
-    del state["region_text_decoder.bias"]
-    with pytest.raises(ValueError, match="lacks 1 tensors .*\n  model: region_text_decoder.bias"):
+@pytest.mark.parametrize("freezes", [False, True])
+@pytest.mark.parametrize("part", ["fusion.", "qformer.query_tokens", "vision.tower.", "vision."])
+def test_what_a_folder_of_our_own_lacks(model, before, part, freezes):
+    """Whether it would train or not, other files of the configuration must hold it."""
+    model.requires_grad_(not freezes)
+    state = {name: t for name, t in random_like(before).items() if not name.startswith(part)}
+    lacking = before.keys() - state.keys()
+    with pytest.raises(ValueError, match=rf"lacks {len(lacking)} tensors .*own folder") as e:
         load_state(model, state, OWN)
-    model.pretrained_names = {"region_text_decoder.bias"}  # loaded before, from another file
-    load_state(model, state, OWN)
-    model.pretrained_names = set()
-    model.region_text_decoder.bias.requires_grad_(False)
-    load_state(model, state, OWN)
+    assert all(f"model: {name}" in str(e.value) for name in sorted(lacking)[:8])
+    assert "leaves what stayed frozen to the files that training began from" in str(e.value)
+    assert_equal(model, before)
+    model.held_elsewhere = lacking
+    assert not load_state(model, state, OWN).missing
+    after = model.state_dict()
+    assert all(after[n].equal(before[n]) is (n in lacking) for n in before)
+
+
+def test_what_a_folder_of_our_own_begins_it_must_hold(model, before):
+    state = random_like(before)
+    del state["region_text_decoder.bias"], state["fusion.mlp.0.bias"]
+    model.held_elsewhere = {"fusion.mlp.0.bias", "region_text_decoder.bias"}
+    with pytest.raises(ValueError, match="lacks 1 tensors .*\n  model: fusion.mlp.0.bias") as e:
+        load_state(model, state, OWN)
+    assert "stayed frozen" not in str(e.value)
+
+
+def test_what_one_of_several_folders_lacks(model, before):
+    """Another of them may hold, before or after it; the last one that holds a tensor counts."""
+    both, other = random_like(before), random_like(before, seed=1)
+    names = ("vision.", "fusion.")
+    half = {name: t for name, t in other.items() if name.startswith(names)}
+    rest = {name: t for name, t in both.items() if not name.startswith("vision.")}
+    for order in ([half, rest], [rest, half]):
+        sources = [Source(state, OWN, "a") for state in order]
+        load_in_turn(model, sources)
+        loaded, expected = model.state_dict(), order[0] | order[1]
+        for name in ("vision.norm.bias", "fusion.mlp.0.bias", "qformer.query_tokens"):
+            assert torch.equal(loaded[name], expected[name])
+    del rest["qformer.query_tokens"]
+    with pytest.raises(ValueError, match="lacks 1 tensors .*\n  model: qformer.query_tokens"):
+        load_in_turn(model, [Source(half, OWN, "a"), Source(rest, OWN, "b")])
 
 
 def test_many_wrong_shapes_are_counted(model):
@@ -226,6 +263,7 @@ def test_own_folder_round_trip(model, before, tmp_path):
 
 def test_own_folder_without_frozen_weights_leaves_the_models_own(model, tmp_path):
     model.vision.requires_grad_(False)
+    model.held_elsewhere = set(split_trainable(model)[1])
     write_folder(model, tmp_path, with_frozen=False)
     nn.init.constant_(model.vision.norm.weight, 7)
     load_weights(model, tmp_path)

@@ -28,7 +28,7 @@ PROGRAM = """
 import sys
 from dynrefer.models.dynrefer import DynRefer
 assert DynRefer.from_pretrained(sys.argv[1]).config.image_size == 32
-from dynrefer.checkpoints import files
+from dynrefer.checkpoints import tensor_files
 from dynrefer.config import load_config
 from dynrefer.models.builders import build_model
 
@@ -36,7 +36,7 @@ def memory(key):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
-files._WINDOW //= 4
+tensor_files._WINDOW //= 4
 before = memory("VmRSS")
 model = build_model(load_config(sys.argv[2]).model)
 parameters = dict(model.named_parameters())

@@ -6,7 +6,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from dynrefer.checkpoints.formats import FORMATS
-from dynrefer.checkpoints.loading import load_state
+from dynrefer.checkpoints.loading import Source
 from dynrefer.checkpoints.places import check_filled, without_memory
 from dynrefer.models.vision import VisionEncoder
 
@@ -53,7 +53,7 @@ def test_what_no_file_holds_is_named():
 def test_a_tower_without_memory_computes_as_the_one_with_it():
     vision, empty = tower_of(32), tower_of(32, empty=True)
     assert all(parameter.is_meta for parameter in empty.parameters())
-    load_state(empty, vision.state_dict(), FORMATS["vision"], prefix="vision.")
+    Source(vision.state_dict(), FORMATS["vision"], "state dict").load(empty, prefix="vision.")
     check_filled(empty)
     crops = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert torch.equal(vision.eval()(crops), empty.eval()(crops))
@@ -63,7 +63,7 @@ def test_a_tower_without_memory_computes_as_the_one_with_it():
 @pytest.mark.parametrize(("old", "new"), [(32, 64), (64, 32), (32, 56)])
 def test_position_embeddings_are_interpolated_with_a_notice(old, new, empty, caplog):
     source, target = tower_of(old), tower_of(new, empty)
-    load_state(target, source.tower.state_dict(), EVA, prefix="vision.", source="a.pth")
+    Source(source.tower.state_dict(), EVA, "a.pth").load(target, prefix="vision.")
     positions = source.tower.pos_embed
     expected = resample_abs_pos_embed(positions, [new // 8, new // 8], antialias=False)
     assert expected.shape == (1, 1 + (new // 8) ** 2, 16)
@@ -82,7 +82,7 @@ def test_interpolated_positions_stay_where_they_were():
     y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     plane = torch.stack([x, y], dim=-1).repeat(1, 1, 8).view(1, 64, 16)
     source.tower.pos_embed.data[:, 1:] = plane
-    load_state(target, source.tower.state_dict(), EVA, prefix="vision.")
+    Source(source.tower.state_dict(), EVA, "state dict").load(target, prefix="vision.")
     grid = target.tower.pos_embed[0, 1:].view(16, 16, 16)
     centre = torch.arange(4.0, 12) / 2 - 0.25
     torch.testing.assert_close(grid[8, 4:12, 0], centre, atol=0.05, rtol=0)
@@ -93,7 +93,7 @@ def test_positions_of_registers_are_kept():
     """This tower has positions for patches alone."""
     options = {"name": "vit_tiny_patch16_224", "reg_tokens": 2, "no_embed_class": True}
     source, target = tower_of(32, **options), tower_of(64, **options)
-    load_state(target, source.tower.state_dict(), EVA, prefix="vision.")
+    Source(source.tower.state_dict(), EVA, "state dict").load(target, prefix="vision.")
     expected = resample_abs_pos_embed(
         source.tower.pos_embed, [8, 8], num_prefix_tokens=0, antialias=False
     )
@@ -105,4 +105,4 @@ def test_positions_that_are_no_square_grid(shape):
     target = tower_of(64)
     state = target.tower.state_dict() | {"pos_embed": torch.zeros(shape)}
     with pytest.raises(ValueError, match=r"vision.tower.pos_embed: file .* model \(1, 65, 16\)"):
-        load_state(target, state, EVA, prefix="vision.")
+        Source(state, EVA, "state dict").load(target, prefix="vision.")

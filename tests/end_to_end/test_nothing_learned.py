@@ -75,7 +75,7 @@ def test_training_without_tags(world, run_file, said, refused, monkeypatch, tmp_
     def stop(*_):
         raise ValueError("the data are checked")
 
-    monkeypatch.setattr(entry, "build_model", stop)
+    monkeypatch.setattr(entry, "load_model", stop)
     options = [
         f"datasets.shapes.build_info.annotations.train=[{tmp_path}/train.json]",
         f"run.output_dir={tmp_path}/out",

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import T5Config
 
 from dynrefer.checkpoints import folders
+from dynrefer.checkpoints.configs import folder_config
 from dynrefer.checkpoints.folders import write_tensors
 from dynrefer.checkpoints.loading import open_source, split_trainable
 from dynrefer.checkpoints.places import without_memory
@@ -24,7 +25,6 @@ from dynrefer.models.decoders.caption_causal import build_causal
 from dynrefer.models.decoders.caption_t5 import build_t5
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.models.language_models import plain_fields
-from dynrefer.models.pretrained import folder_config
 from dynrefer.models.text_encoder import TransformerTextEncoder
 from dynrefer.predictor import RegionPredictor
 from dynrefer.registry import registry
@@ -69,7 +69,7 @@ def clip_for_folders(checkpoint=None):
     encoder = TransformerTextEncoder(transformer, tokenize, freeze=True)
     if checkpoint is not None:
         open_source(checkpoint, "model.text_encoder.options.checkpoint").load(
-            encoder, "text_encoder."
+            encoder, prefix="text_encoder."
         )
     return encoder
 
@@ -180,10 +180,10 @@ def test_shards(variant, tmp_path):
 
 def test_frozen_weights_can_be_left_to_their_files(tmp_path):
     config = make_config(tmp_path / "source", VARIANTS["frozen T5 in bf16"])
-    model = tiny_model(config)
     vision = tmp_path / "vision.safetensors"
-    save_file(model.vision.state_dict(), vision)
-    model.config.vision.checkpoint = str(vision)
+    save_file(tiny_model(config).vision.state_dict(), vision)
+    config.model.vision.checkpoint = str(vision)
+    model = build_model(config.model).eval()
     folder = model.save_pretrained(tmp_path / "saved", frozen=False)
     stored = load_file(folder / "frozen.safetensors").keys()
     assert stored and not any(name.startswith("vision.") for name in stored)
@@ -258,7 +258,7 @@ def test_merged_adapters(tmp_path):
     config = make_config(tmp_path / "source", VARIANTS["adapters"])
     model = tiny_model(config)
     model.caption_decoder.merge_adapters()
-    model.pretrained_names = set(model.state_dict())
+    model.held_elsewhere = set(model.state_dict())
     for name, frozen in (("whole", True), ("thin", False)):
         folder = model.save_pretrained(tmp_path / name, frozen=frozen)
         loaded = DynRefer.from_pretrained(folder)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dynrefer.checkpoints.formats import FORMATS, Format
-from dynrefer.checkpoints.loading import load_state
+from dynrefer.checkpoints.loading import Source
 from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.models.decoders.caption import Generation
@@ -143,7 +143,7 @@ def load_case(name: str) -> Case:
     values = SeededValues(config["seed"])
     model = _build(config, folder, values)
     state, table = published_state(name), FORMATS[CASES[name]]
-    report = load_state(model, state, table)
+    report = Source(state, table, "state dict").load(model)
     assert set(report.loaded) == set(model.state_dict()), report
     with np.load(folder / "expected.npz") as arrays:
         expected = dict(arrays)

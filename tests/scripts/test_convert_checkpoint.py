@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from dynrefer.checkpoints.configs import folder_config
 from dynrefer.checkpoints.folders import write_tensors
 from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.command_line import entry_point
@@ -16,7 +17,6 @@ from dynrefer.config import ConfigError
 from dynrefer.config.schema import LoraConfig
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
-from dynrefer.models.pretrained import folder_config
 from scripts import convert_checkpoint
 from scripts.convert_checkpoint import (
     conversion_parser,

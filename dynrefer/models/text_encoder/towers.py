@@ -19,7 +19,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor
 
 from dynrefer.checkpoints.loading import open_source
-from dynrefer.checkpoints.places import without_memory
+from dynrefer.checkpoints.places import TEXT_ENCODER, without_memory
 from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config import ConfigError
 from dynrefer.models.parts import Part
@@ -111,7 +111,7 @@ def _clip_text_encoder(checkpoint: str | None, **options: Any) -> TextEncoder:
     encoder = TransformerTextEncoder(transformer, tokenize, freeze=True)
     if checkpoint is not None:
         source = open_source(checkpoint, "model.text_encoder.options.checkpoint")
-        source.load(encoder, "text_encoder.")
+        source.load(encoder, prefix=TEXT_ENCODER)
     return encoder
 
 
