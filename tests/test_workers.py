@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -32,3 +35,32 @@ def test_a_parent_that_died_during_the_start(monkeypatch, is_alive):
         with pytest.raises(Ended):
             workers.end_with_parent()
     assert len(calls) == 1
+
+
+SCRIPT = """
+from dynrefer.workers import worker_pool
+with worker_pool(2, print, ()) as pool:
+    print(list(pool.map(abs, [-1, 2])))
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_script_that_begins_the_work_in_every_worker(tmp_path, guarded):
+    """The script's own process says what is to be done, and the workers nothing."""
+    before, after = SCRIPT.split("with", 1)
+    work = "with" + after
+    if guarded:
+        work = 'if __name__ == "__main__":\n    ' + work.replace("\n", "\n    ")
+    (tmp_path / "script.py").write_text(before + work)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(workers.__file__).parent.parent)},
+    )
+    if guarded:
+        assert done.returncode == 0 and "[1, 2]" in done.stdout
+    else:
+        message = done.stderr.splitlines()[-1]
+        assert message.startswith("ChildProcessError: a worker process ended before its work")
+        assert "bootstrapping" not in done.stderr

@@ -14,6 +14,8 @@ from dynrefer.run_lengths import run_lengths
 
 Mask = np.ndarray | Mapping[str, Any] | Sequence
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
+# Photographs have more: distinct colours, and a share of values far from black and full ones.
+_MOST_COLOURS, _MOST_SHADES = 1000, 0.25
 
 
 def open_mask(path: str | Path, label: int | None = None) -> np.ndarray:
@@ -27,8 +29,8 @@ def open_mask(path: str | Path, label: int | None = None) -> np.ndarray:
         label: the value of the region's pixels, or their index in the palette.
 
     Raises:
-        ImageError: missing or damaged, of several frames, or without a pixel that counts; a label
-            of a file that has colours or loses detail.
+        ImageError: missing or damaged, of several frames, or without a pixel that counts; a
+            photograph; a label of a file that has colours or loses detail.
     """
     path = Path(path)
     name, _, value = path.name.rpartition(":")
@@ -46,10 +48,15 @@ def open_mask(path: str | Path, label: int | None = None) -> np.ndarray:
         mask, wanted = values[..., 0] == label, f"of label {label}"
     elif (alpha := _alpha(image)) is not None:
         mask, wanted = alpha > 0, "that can be seen"
-    elif lossy:
-        mask, wanted = (_values(image) > 127).any(axis=2), "brighter than half"
     else:
-        mask, wanted = (_values(image) != 0).any(axis=2), "that is not black"
+        values = _values(image)
+        if _is_photograph(values, lossy):
+            raise ImageError(
+                f"mask file {path} is a photograph; a mask is black, or of no opacity, but in the "
+                "region, or holds a few whole numbers as labels"
+            )
+        least, wanted = (127, "brighter than half") if lossy else (0, "that is not black")
+        mask = (values > least).any(axis=2)
     if not mask.any():
         raise ImageError(f"mask file {path} has no pixel {wanted}")
     return mask
@@ -100,6 +107,17 @@ def _values(image: Image.Image) -> np.ndarray:
     if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
         return np.nan_to_num(np.asarray(image))[..., None]
     return np.asarray(to_rgb(image))
+
+
+def _is_photograph(values: np.ndarray, lossy: bool) -> bool:
+    """Whether a picture [H, W, 1 or 3] has too many colours for a mask."""
+    if values.shape[2] == 1:  # a soft mask, or labels
+        return False
+    # A mask's colours spread where detail is lost, but stay near black and full ones.
+    if lossy and ((values > 31) & (values < 224)).mean() <= _MOST_SHADES:
+        return False
+    numbers = values.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    return len(np.unique(numbers)) > _MOST_COLOURS
 
 
 def _alpha(image: Image.Image) -> np.ndarray | None:

@@ -16,8 +16,8 @@ disk lose bytes of ``last``.
 import json
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +148,10 @@ def newest_checkpoint(directory: Path) -> Path | None:
 
 def check_whole(folder: Path) -> None:
     """Raises ValueError or OSError where a checkpoint is not what a run wrote."""
-    for name in (STATE, CHECKSUMS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"no checkpoint at {folder} ({name} is missing)")
+    if not (folder / STATE).is_file():
+        raise FileNotFoundError(f"no checkpoint at {folder} ({STATE} is missing)")
+    if not (folder / CHECKSUMS).is_file():
+        raise ValueError(_of_another_version(folder, f"there is no {CHECKSUMS}"))
     if STATE not in read_checksums(folder / CHECKSUMS):
         raise ValueError(f"{folder / CHECKSUMS} is broken: it does not name {STATE}")
     verify_folder(folder)
@@ -164,19 +165,26 @@ def _newest_first(directory: Path) -> Iterator[Path]:
     yield from dict.fromkeys([*folders, *sorted(directory.resolve().glob("step-*"), reverse=True)])
 
 
-def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, Any]]:
+def load_checkpoint(
+    path: Path, model: nn.Module, keys: Collection[str] = ()
+) -> tuple[Position, dict[str, Any]]:
     """Loads weights and generators to resume from; returns the position and the training state.
 
     ``processes`` is added to the latter: the number of those that wrote it. Where there are more
     now, the others' generators stay as they are.
 
+    Args:
+        path: of a checkpoint that :func:`check_whole` has seen.
+        keys: what the training state must hold.
+
     Raises:
-        FileNotFoundError, ValueError: no checkpoint, or one of another architecture.
+        FileNotFoundError, ValueError: no checkpoint, or one of another architecture or version;
+            nothing is loaded then.
     """
+    state = _state(path, keys)
     tensors = open_checkpoint(path, verify=False)
     report = Source(tensors, FORMATS["dynrefer"], str(path)).load(model)
     model.held_elsewhere -= report.names
-    state = read_checkpoint(path / STATE)
     generators = state.pop("generators")
     if rank() < len(generators):
         _restore_generators(generators[rank()])
@@ -186,6 +194,24 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[Position, dict[str, A
             "dropout draws other numbers", path, len(generators), world_size(),
         )  # fmt: skip
     return Position(**state.pop("position")), {**state, "processes": len(generators)}
+
+
+def _state(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    state = read_checkpoint(path / STATE)
+    lacking = sorted({"generators", "position", *keys} - state.keys())
+    if not lacking:
+        lacking = sorted({field.name for field in fields(Position)} ^ state["position"].keys())
+    if lacking:
+        what = f"{STATE} has other contents ({', '.join(lacking)})"
+        raise ValueError(_of_another_version(path, what))
+    return state
+
+
+def _of_another_version(path: Path, what: str) -> str:
+    return (
+        f"{path} was written by another version and cannot be resumed: {what}; "
+        f"run.load_ckpt_path={path} starts from its weights alone"
+    )
 
 
 def _generator_state() -> dict[str, Any]:
@@ -202,7 +228,8 @@ def _restore_generators(state: dict[str, Any]) -> None:
 
 
 def _check_finite(tensors: dict[str, torch.Tensor]) -> None:
-    if torch.isfinite(nn.utils.get_total_norm(tensors.values())):
+    # Largest absolute values: a sum of squares overflows where no weight is infinite.
+    if torch.isfinite(nn.utils.get_total_norm(tensors.values(), float("inf"))):
         return
     names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     raise FloatingPointError(

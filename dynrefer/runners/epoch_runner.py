@@ -165,7 +165,8 @@ class EpochRunner:
         Raises:
             ValueError: the data would come in another order, or other parameters train.
         """
-        self.position, state = load_checkpoint(path, self.model)
+        keys = ("updates", "samples", "config")
+        self.position, state = load_checkpoint(path, self.model, keys)
         check_same_data(path, state, self.config, len(self.dataset))
         self.updates.load_state_dict(state["updates"], path)
         score = evaluated_score(path)

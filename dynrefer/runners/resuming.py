@@ -41,7 +41,7 @@ def _to_resume(config: DictConfig, folder: Path) -> Path | None:
         found = Path(config.run.resume_ckpt_path)
         check_whole(found)
     best = folder / CHECKPOINTS / "best"
-    if found is not None and best.is_symlink():
+    if found is not None and best.is_symlink() and best.resolve() != found.resolve():
         try:
             check_whole(best)
         except (ValueError, OSError) as error:

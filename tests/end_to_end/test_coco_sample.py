@@ -182,7 +182,7 @@ def test_attributes_agree_with_plain_loops(ovad):
 
 def test_result_files_of_both_kinds_score_the_same(sample, coco, ovad, tmp_path, monkeypatch, here):
     """Our own result file, and the release's: its annotation file with predictions in it."""
-    monkeypatch.setattr("dynrefer.runners.entry.build_model", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("dynrefer.runners.entry.load_model", lambda *_: pytest.fail("built"))
     monkeypatch.chdir(ROOT)
     for name, (config, _, content, predictions) in (("coco", coco), ("ovad", ovad)):
         own = sample / f"output_{name}/results/{name}-val-eval.jsonl"

@@ -57,11 +57,16 @@ def test_evaluating_a_checkpoint_with_every_task(trained, tmp_path):
     assert all(one["caption"] is not None and "tags" in one for one in results.values())
 
 
-def test_scoring_a_result_file_needs_no_model(trained, run_file, here, monkeypatch, tmp_path):
+def test_scoring_a_result_file_needs_no_model(
+    trained, run_file, world, here, monkeypatch, tmp_path
+):
     out, _ = trained
-    monkeypatch.setattr("dynrefer.runners.entry.build_model", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("dynrefer.runners.entry.load_model", lambda *_: pytest.fail("built"))
     path = tmp_path / "a.jsonl"
-    shutil.copy(out / "results" / "shapes-test-best.jsonl", path)
+    written = (out / "results" / "shapes-test-best.jsonl").read_text().splitlines(keepends=True)
+    truth = json.loads((world / "test.json").read_text())["annotations"]
+    assert [json.loads(line)["id"] for line in written] == [region["id"] for region in truth]
+    path.write_text("".join(sorted(written, reverse=True)))  # any order is scored as that one
     printed = here(evaluate_main, run_file, QUICK_TASKS, res_path=path, split="test")
     scored = json.loads((tmp_path / "a.metrics.json").read_text())["metrics"]
     assert scored == json.loads((out / "metrics-shapes-test-best.json").read_text())["metrics"]

@@ -81,7 +81,7 @@ def test_what_is_missing_shows_before_the_model_is_built(
     run_file, refused, tmp_path, monkeypatch, option
 ):
     """A language model of billions takes minutes to load, and an epoch hours."""
-    monkeypatch.setattr("dynrefer.runners.entry.build_model", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("dynrefer.runners.entry.load_model", lambda *_: pytest.fail("built"))
     options = [f"run.output_dir={tmp_path}", "run.test_splits=[test]", option]
     assert "none" in refused(train_main, run_file, *options)
 

@@ -71,6 +71,21 @@ def test_lossy_files_count_above_half(tmp_path, name, color):
     assert mask_box(mask) == pytest.approx(mask_box(REGION), abs=1)
 
 
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.webp"])
+def test_a_photograph_is_no_mask(tmp_path, name):
+    """Smooth colours; a mask of as many shades of grey is one, and so is one of a few colours."""
+    rows, columns = np.mgrid[:120, :160] / 160
+    photo = np.uint8(np.stack([rows, columns, 1 - rows * columns], axis=2) * 180 + 40)
+    Image.fromarray(photo).save(tmp_path / name)
+    message = f"{name} is a photograph; a mask is black, or of no opacity, but in the region"
+    with pytest.raises(ImageError, match=message):
+        open_mask(tmp_path / name)
+    Image.fromarray(photo).convert("L").save(tmp_path / name)
+    assert open_mask(tmp_path / name).any()
+    Image.fromarray(photo // 64 * 64).save(tmp_path / "colours.png")
+    assert open_mask(tmp_path / "colours.png").any()
+
+
 def test_half_is_not_above_half(tmp_path):
     for value, found in ((127, False), (128, True)):
         Image.new("L", SIZE, value).save(tmp_path / "mask.webp", lossless=True)

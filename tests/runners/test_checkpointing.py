@@ -17,6 +17,7 @@ from dynrefer.runners import checkpointing
 from dynrefer.runners.checkpointing import (
     LINKS,
     Position,
+    check_whole,
     evaluated_score,
     load_checkpoint,
     newest_checkpoint,
@@ -194,6 +195,13 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path, model):
     assert (tmp_path / "last").resolve() == first and steps(tmp_path) == [first.name]
 
 
+def test_weights_that_are_large_are_finite(tmp_path, model):
+    """The sum of their squares is not."""
+    nn.init.constant_(model[0].weight, 3e38)
+    folder = save(tmp_path, model, 1)
+    assert load_file(folder / "trainable.safetensors")["0.weight"].max() == model[0].weight.max()
+
+
 def test_a_full_disk_keeps_the_last_one(tmp_path, model, monkeypatch):
     first = save(tmp_path, model, 1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -241,11 +249,37 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path, model):
     (folder / "state.pt").write_bytes(state[: len(state) // 2])
     with pytest.raises(ValueError, match="state.pt is not a readable PyTorch checkpoint"):
         load_checkpoint(folder, model)
+    (folder / "state.pt").write_bytes(state)
+    with pytest.raises(ValueError, match="belongs to another architecture"):
+        load_checkpoint(folder, nn.Sequential(nn.Linear(2, 2)))
     (folder / "state.pt").unlink()
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*state.pt"):
         load_checkpoint(folder, model)
-    with pytest.raises(ValueError, match="belongs to another architecture"):
-        load_checkpoint(folder, nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state.pop("generators"), r"state.pt has other contents \(generators\)"),
+        (lambda state: state.pop("updates"), r"contents \(updates\)"),
+        (lambda state: state["position"].pop("step"), r"contents \(step\)"),
+        (lambda state: state["position"].update(batch=3), r"contents \(batch\)"),
+    ],
+)
+def test_checkpoints_of_another_version(tmp_path, model, change, told):
+    """They are named as such, and nothing of them is loaded."""
+    folder = save(tmp_path, model, 1, updates={})
+    state = torch.load(folder / "state.pt")
+    change(state)
+    torch.save(state, folder / "state.pt")
+    nn.init.zeros_(model[0].weight)
+    message = f"step-00000001 was written by another version and cannot be resumed: .*{told}; run"
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(folder, model, ("updates",))
+    assert not model[0].weight.any()
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match="another version .*: there is no SHA256SUMS; run.load_c"):
+        check_whole(folder)
 
 
 def test_a_saved_configuration_is_a_configuration(tmp_path, model):

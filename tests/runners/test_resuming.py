@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from dynrefer.checkpoints import folders
 from dynrefer.runners import checkpointing, epoch_runner, resuming
 from dynrefer.runners.resuming import checkpoint_to_resume
 from dynrefer.stopping import Stopped
@@ -124,7 +125,7 @@ def overwrite(path):
         (truncate, "state.pt", "state.pt is broken"),
         (overwrite, "trainable.safetensors", "trainable.safetensors is broken"),
         (lambda path: path.unlink(), "config.yaml", "config.yaml is missing"),
-        (lambda path: path.unlink(), "SHA256SUMS", "(SHA256SUMS is missing)"),
+        (lambda path: path.unlink(), "SHA256SUMS", "there is no SHA256SUMS"),
         (truncate, "SHA256SUMS", "SHA256SUMS is broken"),
         (lambda path: path.write_text(""), "SHA256SUMS", "SHA256SUMS is broken"),
         (lambda path: shutil.rmtree(path.parent), "state.pt", "last is missing"),
@@ -169,6 +170,18 @@ def test_where_to_go_on(stopped, make_config, tmp_path):
     assert checkpoint_to_resume(make_config(AUTO, path), stopped) == last
     assert checkpoint_to_resume(make_config(path), stopped) == last.parent / "previous"
     assert checkpoint_to_resume(make_config(AUTO, path), other) == last.parent / "previous"
+
+
+def test_files_are_compared_with_their_checksums_once(stopped, make_runner, monkeypatch):
+    """By one process; ``best`` being the same folder."""
+    (stopped / "checkpoints" / "best").symlink_to("step-00000004")
+    hashed = []
+    compute = folders.sha256_of
+    monkeypatch.setattr(folders, "sha256_of", lambda path: hashed.append(path) or compute(path))
+    runner = make_runner(*WHOLE, AUTO)
+    runner.resume(checkpoint_to_resume(runner.config, stopped))
+    assert len(hashed) == len(set(hashed)) > 3
+    assert {path.parts[-2] for path in hashed if path.suffix == ".pt"} == {"step-00000004"}
 
 
 def test_a_damaged_best_is_forgotten(stopped, make_config, caplog):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # its package loads torch, which what only converts need not 
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = 2  # of the files of an index; a change makes older indexes unfit
+LAYOUT = 3  # of the files of an index; a change makes older indexes unfit
 POLICIES = ("strict", "skip")
 
 

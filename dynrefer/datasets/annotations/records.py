@@ -27,6 +27,9 @@ from dynrefer.datasets.annotations.fields import (
 )
 from dynrefer.run_lengths import run_lengths
 
+# Pixels of an image's longer side up to which boxes within the first pixel may be meant so.
+_SMALL = 15
+
 
 def recorded_folder(source: Path, image_root: str) -> Path:
     """The folder that an annotation file records: beside it if there, else by the current one."""
@@ -93,6 +96,8 @@ def region_row(annotation: dict[str, Any], image: list, require_caption: bool) -
         box = _widened(_polygon_box(segmentation))
     if box[2] <= 0 or box[3] <= 0 or box[0] >= width or box[1] >= height:
         raise BadRecord("box outside the image", f"xyxy {box} in {width} x {height} pixels")
+    if max(box) <= 1 and max(width, height) > _SMALL and any(number % 1 for number in box):
+        raise BadRecord("box in shares of the image", f"xyxy {box}, must be in pixels")
     captions = captions_of(annotation)
     if require_caption and not captions:
         raise BadRecord("empty caption", f"'caption' is {annotation.get('caption', '')!r}")
@@ -168,11 +173,25 @@ def _whole_numbers(record: dict[str, Any], key: str) -> list[int]:
 
 
 def _extra_info(annotation: dict[str, Any]) -> dict[str, Any]:
-    """The labels of a region that are not null; tags are checked here, others by their tasks."""
+    """The labels of a region that are not null.
+
+    Tags and attributes are checked here; by tasks what depends on a vocabulary.
+    """
     extra_info = members_of(annotation.get("extra_info"), "extra_info")
     if "parser_result" in extra_info:
         parsed = members_of(extra_info["parser_result"], "parser_result")
         sets = [key for key in ("tag_set1", "tag_set2") if key in parsed]
         tags = {key: _whole_numbers(parsed, key) for key in sets}
         extra_info["parser_result"] = parsed | tags
+    if isinstance(judged := extra_info.get("ovad_result"), dict):
+        _check_attributes(judged.get("att_vec"))
     return extra_info
+
+
+def _check_attributes(labels: Any) -> None:
+    if not isinstance(labels, list | None):
+        raise BadRecord("wrong label", f"'att_vec' is {labels!r}, must be a list of 1, 0, -1")
+    for position, label in enumerate(labels or ()):
+        if isinstance(label, bool) or label not in (1, 0, -1):
+            where = f"'att_vec' holds {label!r} at position {position}"
+            raise BadRecord("wrong label", f"{where}, must be 1, 0 or -1")

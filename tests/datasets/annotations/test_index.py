@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import tempfile
 from pathlib import Path
 
@@ -256,6 +257,34 @@ BAD_REGIONS = {
         "wrong type",
         "'tag_set1' holds -1",
     ),
+    **{
+        f"attributes {labels}": (
+            {"extra_info": {"ovad_result": {"att_vec": labels}}},
+            "wrong label",
+            rf"'att_vec' {re.escape(message)}",
+        )
+        for labels, message in (
+            ([1, None], "holds None at position 1, must be 1, 0 or -1"),
+            ([0.9, 0], "holds 0.9 at position 0"),
+            ([1, 2], "holds 2 at position 1"),
+            ([0, float("nan")], "holds nan at position 1"),
+            ([True, 0], "holds True at position 0"),
+            (["1", 0], "holds '1' at position 0"),
+            ([[1], 0], "holds [1] at position 0"),
+            ("10", "is '10', must be a list"),
+            ({"a": 1}, "is {'a': 1}, must be a list"),
+        )
+    },
+    "box in shares": (
+        {"bbox": [0.1, 0.2, 0.9, 0.3]},
+        "box in shares of the image",
+        r"xyxy \[0.1, 0.2, 1.0, 0.5\], must be in pixels",
+    ),
+    "polygon in shares": (
+        {"segmentation": [[0.1, 0.2, 0.9, 0.2, 0.9, 0.8]]},
+        "box in shares of the image",
+        "must be in pixels",
+    ),
     "huge number": ({"bbox": [10**400, 1, 2, 3]}, "box is not finite", "'bbox' is"),
     "tag as name": (
         {"extra_info": {"parser_result": {"tag_set2": ["dog"]}}},
@@ -280,6 +309,16 @@ def test_a_bad_region_is_named_with_its_reason(tmp_path, case):
     assert [index.region(i).id for i in range(len(index))] == ["good"]
     assert index.bad_records.counts == {reason: 1}
     assert [len(cases) for cases in index.bad_records.named.values()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("box", "side"), [([0, 0, 1, 1], 64), ([0.5, 0.5, 0.5, 0.5], 15), ([0.5, 0.5, 0.6, 0.5], 64)]
+)
+def test_small_boxes_that_may_be_meant_so(tmp_path, box, side):
+    """A whole pixel, in an image of few pixels, beyond the first pixel."""
+    image = image_record(1, width=side, height=15)
+    path = write_annotations(tmp_path, [image], [region_record(1, 1, bbox=box)])
+    assert len(AnnotationIndex.open(path)) == 1
 
 
 def test_a_record_that_is_no_object_is_bad(tmp_path):

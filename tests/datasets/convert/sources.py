@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def table_source() -> list[dict]:
 
 
 @dataclass
-class Source:
+class Source(ABC):
     """A converter with its source: ``content`` is what a test may spoil before ``convert``."""
 
     folder: Path
@@ -148,8 +149,9 @@ class Source:
     def write(self) -> None:
         self.path(self.main).write_bytes(as_bytes(self.content))
 
+    @abstractmethod
     def convert(self) -> AnnotationWriter:
-        raise NotImplementedError
+        """Converts what ``write`` has written."""
 
 
 class Coco(Source):
