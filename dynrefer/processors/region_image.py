@@ -49,7 +49,7 @@ def check_boxes(boxes: ArrayLike, width: int, height: int, what: str = "box") ->
         ValueError: not [N, 4], a value that is not finite, no area, or wholly outside the image.
     """
     try:
-        boxes = np.asarray(boxes, dtype=np.float64)
+        boxes = np.asarray(boxes).astype(np.float64, casting="same_kind")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} array is not of numbers, [N, 4], xyxy: {error}") from error
     if boxes.shape == (0,):

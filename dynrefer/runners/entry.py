@@ -70,7 +70,7 @@ def _train(config: DictConfig, device: torch.device, output_dir: Path) -> None:
         )
     check_evaluation(config, [*config.run.valid_splits, *config.run.test_splits], vocabularies)
     model = _model(config, device)
-    build_runner(config, model, output_dir).train()
+    build_runner(config, model, output_dir, data).train()
     if config.run.test_splits:
         checkpoints = output_dir / CHECKPOINTS
         best = checkpoints / ("best" if (checkpoints / "best").exists() else "last")

@@ -84,9 +84,12 @@ class EpochRunner:
         config: the whole configuration.
         model: on its device already.
         output_dir: folder of the run, which exists.
+        dataset: what is trained on, see :func:`training_data`.
     """
 
-    def __init__(self, config: DictConfig, model: DynRefer, output_dir: Path) -> None:
+    def __init__(
+        self, config: DictConfig, model: DynRefer, output_dir: Path, dataset: RegionDatasets
+    ) -> None:
         self.config, self.run, self.model = config, config.run, model
         self.output_dir, self.checkpoints = output_dir, output_dir / CHECKPOINTS
         self.tasks = tasks_of(config)
@@ -95,7 +98,7 @@ class EpochRunner:
                 f"run.save_every: {self.run.save_every} is not a multiple of run.accum_grad_iters, "
                 f"{self.run.accum_grad_iters}; a checkpoint holds no half-summed gradients"
             )
-        self.dataset = training_data(config, model.vocabularies.tags)
+        self.dataset = dataset
         self.sampler = TrainingBatchSampler(
             len(self.dataset), self.run.batch_size_train, self.run.seed
         )

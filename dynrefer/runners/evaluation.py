@@ -28,6 +28,7 @@ from dynrefer.progress import Progress
 from dynrefer.registry import registry
 from dynrefer.runners.precision import autocast
 from dynrefer.runners.report import JudgedTask, data_facts, write_results
+from dynrefer.runners.run_folder import RESULTS
 from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.published import published_numbers
 from dynrefer.tasks.results import Predictions, read_predictions, write_predictions
@@ -135,7 +136,7 @@ def evaluate(
         views.append(_views(selector, tasks))
         if is_main():
             suffix = f"-{number + 1}" if number else ""
-            path = output_dir / "results" / f"{stem}{suffix}.jsonl"
+            path = output_dir / RESULTS / f"{stem}{suffix}.jsonl"
             ordered = _in_file_order(predictions, truth)
             write_predictions(path, ordered)
             logger.info("%d predictions in %s", len(ordered), path)

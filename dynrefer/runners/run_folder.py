@@ -12,28 +12,32 @@ from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
+from dynrefer.checkpoints.folders import CONFIG
 from dynrefer.config import ConfigError, require
 from dynrefer.distributed import is_main
 from dynrefer.files import write_text
 
 logger = logging.getLogger(__name__)
 
-CONFIG, LOG, CHECKPOINTS, LOCK = "config.yaml", "log.jsonl", "checkpoints", ".lock"
+LOG, CHECKPOINTS, LOCK = "log.jsonl", "checkpoints", ".lock"
 # What evaluations add (dynrefer.runners.evaluation); written anew, so none of it makes a run.
-_RESULTS = ("results", "metrics-*", "regions-*")
+RESULTS = "results"
+_RESULTS = (RESULTS, "metrics-*", "regions-*")
 
 
 def make_output_dir(path: Path) -> Path:
-    """Makes a folder and checks that files can be written there.
+    """Makes a folder and checks that files can be written there, and results.
 
     Raises:
-        PermissionError: it cannot; the message names run.output_dir.
+        PermissionError: they cannot; the message names run.output_dir.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        for folder in (path, path / RESULTS):
+            if folder.exists():
+                probe = folder / f".writable-{os.getpid()}"
+                probe.touch()
+                probe.unlink()
     except OSError as error:
         raise PermissionError(
             f"run.output_dir '{path}' cannot be written ({error}); choose another folder with "

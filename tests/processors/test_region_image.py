@@ -152,7 +152,9 @@ def test_wrong_shape_of_boxes(boxes):
         check_boxes(boxes, 640, 480)
 
 
-@pytest.mark.parametrize("boxes", [[[1, 2, 3, 4], [1, 2]], [["a", 2, 3, 4]], {"x": 1}, 5j])
+@pytest.mark.parametrize(
+    "boxes", [[[1, 2, 3, 4], [1, 2]], [["a", 2, 3, 4]], [["1"] * 4], {"x": 1}, 5j, [[1, 2, 3, 4j]]]
+)
 def test_boxes_that_are_no_numbers(boxes):
     with pytest.raises(ValueError, match=r"region array is not of numbers, \[N, 4\]"):
         check_boxes(boxes, 640, 480, what="region")

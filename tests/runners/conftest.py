@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from dynrefer.config import load_config
 from dynrefer.models.builders import build_model
-from dynrefer.runners.epoch_runner import EpochRunner
+from dynrefer.runners.epoch_runner import EpochRunner, training_data
 from tests.tiny_model import tiny_run
 
 FEW = "datasets.shapes.build_info.max_imgs=6"
@@ -38,7 +38,8 @@ def new_runner(run_file, folder, *options):
         torch.manual_seed(config.run.seed)
         model = build_model(config.model)
     torch.manual_seed(config.run.seed)
-    return EpochRunner(config, model, folder)
+    data = training_data(config, model.vocabularies.tags)
+    return EpochRunner(config, model, folder, data)
 
 
 @pytest.fixture

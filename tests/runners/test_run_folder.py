@@ -15,6 +15,9 @@ def test_output_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(PermissionError, match=rf"run.output_dir '{path}' cannot be written"):
             make_output_dir(path)
+    (folder / "results").touch()
+    with pytest.raises(PermissionError, match="cannot be written .*results.*choose another folder"):
+        make_output_dir(folder)
 
 
 def test_a_folder_is_claimed_and_released(make_config, tmp_path):
