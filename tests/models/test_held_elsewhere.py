@@ -8,9 +8,12 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dynrefer.checkpoints.formats import FORMATS
 from dynrefer.checkpoints.places import LANGUAGE_MODEL
 from dynrefer.checkpoints.tokenizers import load_tokenizer
+from dynrefer.checkpoints.translation import to_published
 from dynrefer.config.schema import LoraConfig
+from dynrefer.models import builders
 from dynrefer.models.builders import build_model, load_model
 from dynrefer.models.decoders.caption_t5 import build_t5
 from dynrefer.models.dynrefer import DynRefer
@@ -90,3 +93,22 @@ def test_frozen_adapters_are_in_no_file_of_the_language_model(config):
     folder, frozen = saved(model, config)
     assert len(frozen) == len(adapters) and all(".lora_" in name for name in frozen)
     assert_same_model(DynRefer.from_pretrained(folder), model.eval())
+
+
+def test_what_no_file_holds_is_noise(config, monkeypatch):
+    """Of a published file alone, whose tower, language model and query tokens are other files'."""
+    said = []
+    monkeypatch.setattr(builders.logger, "warning", lambda text, *more: said.append(text % more))
+    model = tiny_model(config)
+    elsewhere = names(model, "vision.", LANGUAGE_MODEL, "qformer.query_tokens")
+    state = {name: t for name, t in model.state_dict().items() if name not in elsewhere}
+    torch.save(to_published(state, FORMATS["dynrefer_t5"]), "a.pth")
+    config.model.pretrained = "a.pth"
+    noise = "caption_decoder.language_model, qformer.query_tokens"
+    for checkpoint, more in (("vision.safetensors", ""), (None, ", vision")):
+        config.model.vision.checkpoint = checkpoint
+        builders.warn_of_noise(load_model(config), config)
+        assert f"nothing has trained {noise}{more}, whose predictions are noise" in said.pop()
+    config.model.pretrained = "encoder"
+    builders.warn_of_noise(load_model(config), config)
+    assert said == []
