@@ -157,7 +157,9 @@ def choose_tasks(task: str, tasks: Sequence[str] | None, dataset: str) -> list[T
     with a dataset whose name tells no benchmark.
     """
     names = tasks or [task]
-    if not tasks and task == "dynrefer":
+    if task != "dynrefer":
+        registry.get("task", task)  # where a list takes its place, too
+    elif not tasks:
         names = [name for part, name in _RELEASE_BENCHMARKS.items() if part in dataset][:1]
     if not names:
         raise ValueError(

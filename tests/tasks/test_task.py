@@ -39,6 +39,8 @@ def test_datasets_that_name_no_benchmark():
         choose_tasks("dynrefer", None, "shapes")
     with pytest.raises(KeyError, match="did you mean 'region_captioning'"):
         choose_tasks("region_caption", None, "vg1.2")
+    with pytest.raises(KeyError, match="did you mean 'region_captioning'"):
+        choose_tasks("region_caption", ["attribute_detection"], "vg1.2")
 
 
 @pytest.mark.parametrize("name", registry.names("task"))
