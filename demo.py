@@ -53,13 +53,12 @@ from typing import Any
 
 from dynrefer.config import load_config
 from dynrefer.pictures import (
-    best_attributes,
     check_picture_path,
     draw_regions,
     page_paths,
     save_picture,
 )
-from dynrefer.predictor import RegionPredictor, RegionResult, as_image, regions_of
+from dynrefer.predictor import RegionPredictor, as_image, regions_of
 from dynrefer.processors.masks import as_mask, open_mask
 
 
@@ -82,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
     words = (arguments.control or "").split(",")
     results = predictor.predict(image, arguments.box, masks, [words] * len(boxes))
     names = predictor.model.vocabularies.attributes.names
-    described = [describe(result, names, arguments.top) for result in results]
+    described = [result.to_dict(arguments.top) for result in results]
     text = "\n\n".join(map(as_text, described))
     _print(json.dumps(described, indent=2, ensure_ascii=False) if arguments.json else text)
     if arguments.out:
@@ -113,26 +112,6 @@ def load_predictor(arguments: argparse.Namespace) -> RegionPredictor:
         )
     checkpoint = arguments.checkpoint or DEFAULT_CHECKPOINT
     return RegionPredictor.from_checkpoint(checkpoint, arguments.device, arguments.options)
-
-
-def describe(result: RegionResult, names: tuple[str, ...], top: int) -> dict[str, Any]:
-    """One region's result in plain values, with the ``top`` attributes."""
-    prediction = result.prediction
-    attributes = best_attributes(prediction.attributes, names, top)
-    return {
-        "id": prediction.id,
-        "box": result.box,
-        "caption": prediction.caption,
-        "score": prediction.score,
-        "tags": prediction.tags,
-        "class": prediction.class_name,
-        "class_score": max(prediction.class_logits),
-        "attributes": [{"name": name, "score": score} for name, score in attributes],
-        "views": [
-            {"ratio": round(ratio, 6), "box": box}
-            for ratio, box in zip(prediction.ratios, result.view_boxes, strict=True)
-        ],
-    }
 
 
 def as_text(region: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ A vocabulary has ``names`` (what a user sees) and ``phrases`` (what the text enc
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,53 @@ class Vocabularies:
     attributes: AttributeVocabulary
     classes: ClassVocabulary
 
+    def replaced(
+        self,
+        tags: Iterable[str] | None = None,
+        attributes: Iterable[str] | None = None,
+        classes: Iterable[str] | None = None,
+    ) -> "Vocabularies":
+        """These with lists of names in place of some of them, as text files hold them.
+
+        Raises ValueError for what is no list, an empty or repeated name, or none at all.
+        """
+        new: dict[str, Vocabulary | AttributeVocabulary] = {}
+        if tags is not None:
+            new["tags"] = TagVocabulary(_given_names(tags, "tags"))
+        if attributes is not None:
+            names = enumerate(_given_names(attributes, "attributes"))
+            new["attributes"] = AttributeVocabulary(
+                tuple(_plain_attribute(i, name, f"attributes: name {i}") for i, name in names)
+            )
+        if classes is not None:
+            new["classes"] = ClassVocabulary(_given_names(classes, "classes"))
+        return replace(self, **new)
+
+
+def best_of(
+    scores: Sequence[float], names: Sequence[str], top: int | None
+) -> list[tuple[str, float]]:
+    """The best names with their scores, in order; all of them where ``top`` is None.
+
+    Raises:
+        ValueError: another number of scores than of names.
+    """
+    if len(scores) != len(names):
+        raise ValueError(f"{len(scores)} scores for {len(names)} names")
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top]
+    return [(names[index], scores[index]) for index in order]
+
+
+def best_attributes(
+    scores: Sequence[float], names: Sequence[str], top: int | None
+) -> list[tuple[str, float]]:
+    """As :func:`best_of`, with labels for people: "color: red" for "color:red/crimson"."""
+    best = []
+    for name, score in best_of(scores, names, top):
+        kind, _, synonyms = name.partition(":")
+        best.append((f"{kind}: {synonyms.split('/')[0]}" if synonyms else kind, score))
+    return best
+
 
 def plain_name(name: str) -> str:
     """A class's name in lower case, with spaces for the "_" of LVIS."""
@@ -129,7 +176,9 @@ def load_attributes(path: str | Path) -> AttributeVocabulary:
     setting = "model.vocabulary.attributes"
     if _is_text(path):
         named = enumerate(_lines(path, setting))
-        return AttributeVocabulary(tuple(_plain_attribute(*each, path) for each in named))
+        return AttributeVocabulary(
+            tuple(_plain_attribute(i, name, f"{path}: line {i + 1}") for i, name in named)
+        )
     content = read_json(path, setting)
     items = content.get("attributes") if isinstance(content, dict) else content
     if not isinstance(items, list):
@@ -192,11 +241,21 @@ def _lines(path: str | Path, setting: str) -> tuple[str, ...]:
     return _checked_names((line.strip() for line in lines), path, "line", first=1)
 
 
-def _plain_attribute(position: int, name: str, path: str | Path) -> Attribute:
+def _given_names(names: Iterable[str], kind: str) -> tuple[str, ...]:
+    if isinstance(names, str | dict) or not isinstance(names, Iterable):
+        raise ValueError(f"{kind} is {names!r:.60}; valid is a list of names")
+    found = [name.strip() if isinstance(name, str) else name for name in names]
+    for position, name in enumerate(found):
+        if isinstance(name, str) and not name.isprintable():
+            raise ValueError(f"{kind}: name {position} is {name[:40]!r}, must be printable text")
+    return _checked_names(found, kind, "name", first=0)
+
+
+def _plain_attribute(position: int, name: str, where: str) -> Attribute:
     kind, _, synonyms = name.rpartition(":")
     if not all(word.strip() for word in synonyms.split("/")):
         valid = "'synonym/synonym' or 'type:synonym/synonym'"
-        raise ValueError(f"{path}: line {position + 1} is {name!r}, must be {valid}")
+        raise ValueError(f"{where} is {name!r}, must be {valid}")
     return Attribute(position, name, kind, kind, is_has_att="is", freq_set="")
 
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from dynrefer.metrics.attributes import attribute_metrics
-from dynrefer.vocabulary import load_attributes, load_classes, load_tags, read_json
+from dynrefer.vocabulary import (
+    best_attributes,
+    load_attributes,
+    load_classes,
+    load_tags,
+    read_json,
+)
 from tests.shared import shared_path
 
 # Attributes and phrases of shared/parity/official_tiny, written by the published code.
@@ -245,3 +251,19 @@ def test_broken_json_names_line_and_column(tmp_path):
     path.write_text('["person",\n "cat" "dog"]')
     with pytest.raises(ValueError, match="classes.json: broken JSON at line 2, column 8"):
         read_json(path, "ov_file")
+
+
+def test_best_attributes():
+    names = ("color:red/crimson", "size:small/little", "pattern:striped")
+    assert best_attributes([0.1, 0.9, 0.5], names, 2) == [
+        ("size: small", 0.9),
+        ("pattern: striped", 0.5),
+    ]
+    for top in (10, None):
+        assert [name for name, _ in best_attributes([0.5, 0.9, 0.5], names, top)] == [
+            *("size: small", "color: red", "pattern: striped")
+        ]
+    assert best_attributes([0.5], ("round",), 1) == [("round", 0.5)]
+    assert best_attributes([0.1, 0.9, 0.5], names, 0) == []
+    with pytest.raises(ValueError, match="2 scores for 3 names"):
+        best_attributes([0.1, 0.9], names, 2)

@@ -96,6 +96,10 @@ class CaptionDecoderConfig:
     max_text_length: int = count(32, 1, 8192)
 
 
+# What a region's queries are decoded to, as tasks and predictions ask for it.
+DECODERS = ("caption", "tags", "attributes", "classes")
+
+
 @dataclass
 class GenerationConfig:
     """Beam search of the caption decoder."""

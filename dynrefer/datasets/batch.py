@@ -67,10 +67,19 @@ class RegionBatch:
         if size < 1:
             raise ValueError(f"the chunk size is {size}, must be at least 1")
         for start in range(0, len(self), size):
-            rows = slice(start, start + size)
-            part = {name: getattr(self, name)[rows] for name in _PER_REGION}
-            used, part["view_index"] = torch.unique(part["view_index"], return_inverse=True)
-            yield RegionBatch(crops=self.crops[used], **part)
+            yield self.rows(range(start, min(start + size, len(self))))
+
+    def rows(self, positions: Sequence[int]) -> "RegionBatch":
+        """Some of the regions, with the crops they use alone."""
+        part = {
+            name: value[list(positions)]
+            if torch.is_tensor(value)
+            else [value[i] for i in positions]
+            for name in _PER_REGION
+            for value in [getattr(self, name)]
+        }
+        used, part["view_index"] = torch.unique(part["view_index"], return_inverse=True)
+        return RegionBatch(crops=self.crops[used], **part)
 
     @classmethod
     def collate(cls, samples: Sequence[RegionSample]) -> "RegionBatch":

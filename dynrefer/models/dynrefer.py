@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import torch
 from torch import Tensor
 
-from dynrefer.config.schema import LossConfig
+from dynrefer.config.schema import DECODERS, LossConfig
 from dynrefer.datasets.batch import RegionBatch
 from dynrefer.distributed import mean_over_processes, world_size
 from dynrefer.models.decoders.caption import CaptionDecoder, Generation, NoCaptionDecoder
@@ -19,9 +20,9 @@ from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
 from dynrefer.models.vision import VisionEncoder
 from dynrefer.processors.control_words import join_control_words
-from dynrefer.vocabulary import Vocabularies
+from dynrefer.vocabulary import AttributeVocabulary, Vocabularies, Vocabulary
 
-DECODERS = ("caption", "tags", "attributes", "classes")
+OTHERS_KEPT = 12  # embeddings of vocabularies that are not the model's
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class DynRefer(PretrainedModel):
         self.generation = generation or Generation()
         self.tag_threshold = tag_threshold
         self._phrase_cache: dict[str, Tensor] = {}
+        self._other_phrases: dict[Vocabulary | AttributeVocabulary, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -159,89 +161,137 @@ class DynRefer(PretrainedModel):
             raise ValueError(f"unknown decoders {sorted(unknown)}; valid: {', '.join(DECODERS)}")
         if controls is not None and len(controls) != len(batch):
             raise ValueError(f"control words of {len(controls)} regions for {len(batch)} regions")
-        features = self._features(batch)
-        _check_features(features, batch)
-        queries = features["queries"]
+        queries = self.queries(batch)
         predictions = [
             RegionPrediction(id=id_, image_id=image_id, ratios=ratios)
             for id_, image_id, ratios in zip(
                 batch.ids, batch.image_ids, batch.ratios.tolist(), strict=True
             )
         ]
-        with naming_regions(batch.ids):
-            if "tags" in decoders or "caption" in decoders:
-                self._predict_tags(queries, predictions)
-            if "attributes" in decoders:
-                self._predict_attributes(queries, predictions)
-            if "classes" in decoders:
-                self._predict_classes(queries, predictions)
-            if "caption" in decoders:
-                self._predict_captions(queries, predictions, controls)
+        self.judge(queries, predictions, decoders)
+        if "caption" in decoders:
+            self.write_captions(queries, predictions, controls)
         return predictions
 
-    def tag_logits(self, queries: Tensor) -> Tensor:
-        """Queries [N, Q, D] -> logits [N, number of tags]."""
-        logits = self.tag_decoder(queries, self.phrase_embeddings("tags"))
-        check_finite("tag logits", logits)
-        return logits
+    @torch.no_grad()
+    def queries(self, batch: RegionBatch) -> Tensor:
+        """As :meth:`encode`, without a graph; NonFiniteError names a feature that is not finite."""
+        features = self._features(batch)
+        _check_features(features, batch)
+        return features["queries"]
 
-    def attribute_scores(self, queries: Tensor) -> Tensor:
-        """Queries [N, Q, D] -> scores in [0, 1], the best phrase of each attribute, [N, A]."""
-        similarity = self.region_text_decoder(queries, self.phrase_embeddings("attributes"))
-        check_finite("attribute similarities", similarity)
-        by_attribute = similarity.sigmoid().split(self.vocabularies.attributes.phrase_counts, dim=1)
-        return torch.stack([phrases.amax(dim=1) for phrases in by_attribute], dim=1)
-
-    def class_logits(self, queries: Tensor) -> Tensor:
-        """Queries [N, Q, D] -> similarities [N, number of classes]."""
-        similarity = self.region_text_decoder(queries, self.phrase_embeddings("classes"))
-        check_finite("class similarities", similarity)
-        return similarity
-
-    def phrase_embeddings(self, kind: str) -> Tensor:
-        """Text embeddings of a vocabulary; kept between calls where the text encoder is frozen."""
-        phrases = getattr(self.vocabularies, kind).phrases
-        if self.text_encoder.trainable:
-            return self.text_encoder(phrases)
-        if kind not in self._phrase_cache:
-            self._phrase_cache[kind] = self.text_encoder.embed_vocabulary(phrases)
-        self._phrase_cache[kind] = self._phrase_cache[kind].to(self.device)
-        return self._phrase_cache[kind]
-
-    def _predict_tags(self, queries: Tensor, predictions: list[RegionPrediction]) -> None:
-        names = self.vocabularies.tags.names
-        chosen = self.tag_logits(queries).sigmoid() > self.tag_threshold
-        for prediction, row in zip(predictions, chosen, strict=True):
-            prediction.tags = [names[index] for index in row.nonzero().flatten().tolist()]
-
-    def _predict_attributes(self, queries: Tensor, predictions: list[RegionPrediction]) -> None:
-        scores = self.attribute_scores(queries).tolist()
-        for prediction, row in zip(predictions, scores, strict=True):
-            prediction.attributes = row
-
-    def _predict_classes(self, queries: Tensor, predictions: list[RegionPrediction]) -> None:
-        names = self.vocabularies.classes.names
-        logits = self.class_logits(queries)
-        best = logits.argmax(dim=1).tolist()
-        for prediction, row, index in zip(predictions, logits.tolist(), best, strict=True):
-            prediction.class_logits, prediction.class_name = row, names[index]
-
-    def _predict_captions(
+    @torch.no_grad()
+    def judge(
         self,
         queries: Tensor,
-        predictions: list[RegionPrediction],
-        controls: Sequence[Sequence[str]] | None,
+        predictions: Sequence[RegionPrediction],
+        decoders: Collection[str] = DECODERS,
+        vocabularies: Vocabularies | None = None,
+        tag_threshold: float | None = None,
     ) -> None:
+        """Fills in tags (which captions need too), attributes and classes of N predictions.
+
+        Args:
+            queries: [N, Q, D]; predictions: N.
+            decoders: those asked for.
+            vocabularies, tag_threshold: instead of the model's own.
+
+        Raises:
+            NonFiniteError: a logit is not finite; the message names it and the regions.
+        """
+        known = vocabularies or self.vocabularies
+        with naming_regions([prediction.id for prediction in predictions]):
+            if "tags" in decoders or "caption" in decoders:
+                threshold = self.tag_threshold if tag_threshold is None else tag_threshold
+                chosen = self.tag_logits(queries, vocabularies).sigmoid() > threshold
+                for prediction, row in zip(predictions, chosen.tolist(), strict=True):
+                    prediction.tags = list(compress(known.tags.names, row))
+            if "attributes" in decoders:
+                scores = self.attribute_scores(queries, vocabularies).tolist()
+                for prediction, row in zip(predictions, scores, strict=True):
+                    prediction.attributes = row
+            if "classes" in decoders:
+                logits = self.class_logits(queries, vocabularies)
+                best = logits.argmax(dim=1).tolist()
+                for prediction, row, index in zip(predictions, logits.tolist(), best, strict=True):
+                    prediction.class_logits = row
+                    prediction.class_name = known.classes.names[index]
+
+    @torch.no_grad()
+    def write_captions(
+        self,
+        queries: Tensor,
+        predictions: Sequence[RegionPrediction],
+        controls: Sequence[Sequence[str]] | None = None,
+        generation: Generation | None = None,
+    ) -> None:
+        """Fills in captions and scores of N predictions that have their tags.
+
+        Args:
+            queries: [N, Q, D]; predictions: N.
+            controls: the user's control words, a list for each region, put before the tags.
+            generation: instead of the model's own.
+
+        Raises:
+            NonFiniteError: a logit or score is not finite; the message names it and the regions.
+        """
         controls = controls or [()] * len(predictions)
         control_words = [
             join_control_words([*words, *prediction.tags])
             for words, prediction in zip(controls, predictions, strict=True)
         ]
-        captions = self.caption_decoder.generate(queries, control_words, self.generation)
+        generation = generation or self.generation
+        with naming_regions([prediction.id for prediction in predictions]):
+            captions = self.caption_decoder.generate(queries, control_words, generation)
         for prediction, text, score in zip(
             predictions, captions.texts, captions.scores, strict=True
         ):
             prediction.caption, prediction.score = text, score
+
+    def tag_logits(self, queries: Tensor, vocabularies: Vocabularies | None = None) -> Tensor:
+        """Queries [N, Q, D] -> logits [N, number of tags]."""
+        logits = self.tag_decoder(queries, self.phrase_embeddings("tags", vocabularies))
+        check_finite("tag logits", logits)
+        return logits
+
+    def attribute_scores(self, queries: Tensor, vocabularies: Vocabularies | None = None) -> Tensor:
+        """Queries [N, Q, D] -> scores in [0, 1], the best phrase of each attribute, [N, A]."""
+        phrases = self.phrase_embeddings("attributes", vocabularies)
+        similarity = self.region_text_decoder(queries, phrases)
+        check_finite("attribute similarities", similarity)
+        counts = (vocabularies or self.vocabularies).attributes.phrase_counts
+        by_attribute = similarity.sigmoid().split(counts, dim=1)
+        return torch.stack([phrases.amax(dim=1) for phrases in by_attribute], dim=1)
+
+    def class_logits(self, queries: Tensor, vocabularies: Vocabularies | None = None) -> Tensor:
+        """Queries [N, Q, D] -> similarities [N, number of classes]."""
+        phrases = self.phrase_embeddings("classes", vocabularies)
+        similarity = self.region_text_decoder(queries, phrases)
+        check_finite("class similarities", similarity)
+        return similarity
+
+    def phrase_embeddings(self, kind: str, vocabularies: Vocabularies | None = None) -> Tensor:
+        """Text embeddings of a vocabulary, of the model's own unless others are given.
+
+        They are kept between calls where the text encoder is frozen: the model's own for good, the
+        last ``OTHERS_KEPT`` of others.
+        """
+        own = getattr(self.vocabularies, kind)
+        wanted = own if vocabularies is None else getattr(vocabularies, kind)
+        if self.text_encoder.trainable:
+            return self.text_encoder(wanted.phrases)
+        if wanted == own:
+            if kind not in self._phrase_cache:
+                self._phrase_cache[kind] = self.text_encoder.embed_vocabulary(own.phrases)
+            self._phrase_cache[kind] = self._phrase_cache[kind].to(self.device)
+            return self._phrase_cache[kind]
+        embeddings = self._other_phrases.pop(wanted, None)
+        if embeddings is None:
+            embeddings = self.text_encoder.embed(wanted.phrases)
+        self._other_phrases[wanted] = embeddings = embeddings.to(self.device)
+        if len(self._other_phrases) > OTHERS_KEPT:
+            del self._other_phrases[next(iter(self._other_phrases))]
+        return embeddings
 
 
 def _check_features(features: dict[str, Tensor], batch: RegionBatch) -> None:

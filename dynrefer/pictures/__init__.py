@@ -3,7 +3,6 @@
 from dynrefer.pictures.results import (
     FORMATS,
     REGIONS_PER_PAGE,
-    best_attributes,
     check_picture_path,
     draw_regions,
     draw_views,
@@ -14,7 +13,6 @@ from dynrefer.pictures.results import (
 __all__ = [
     "FORMATS",
     "REGIONS_PER_PAGE",
-    "best_attributes",
     "check_picture_path",
     "draw_regions",
     "draw_views",

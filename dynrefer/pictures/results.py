@@ -37,6 +37,7 @@ from dynrefer.pictures.blocks import (
 )
 from dynrefer.pictures.views import IMAGE_LIMITS, Region, badge, views_of, whole_image
 from dynrefer.processors.region_image import check_boxes
+from dynrefer.vocabulary import best_attributes
 
 BAR, TRUE = "#748ffc", "#18794e"
 MARGIN, GAP = 40, 32
@@ -101,24 +102,6 @@ def draw_regions(
 def draw_views(image: Image.Image, box: np.ndarray, ratios: Sequence[float]) -> Image.Image:
     """Thumbnails of a region's views in a row, the region outlined in each."""
     return rendered(views_of(image, Region(1, box), ratios))
-
-
-def best_attributes(
-    scores: Sequence[float], names: Sequence[str], top: int
-) -> list[tuple[str, float]]:
-    """Labels ("color: red" for "color:red/crimson") and scores of the best attributes, in order.
-
-    Raises:
-        ValueError: another number of scores than of names.
-    """
-    if len(scores) != len(names):
-        raise ValueError(f"{len(scores)} attribute scores for {len(names)} attribute names")
-    best = []
-    for index in sorted(range(len(scores)), key=lambda index: -scores[index])[:top]:
-        kind, _, synonyms = names[index].partition(":")
-        label = f"{kind}: {synonyms.split('/')[0]}" if synonyms else kind
-        best.append((label, scores[index]))
-    return best
 
 
 def page_paths(path: Path, regions: int = 1) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -27,6 +27,7 @@ class ImageError(ValueError):
     """An image file that is missing, damaged or of a kind that cannot be read as 8-bit RGB."""
 
 
+@runtime_checkable
 class ImageFile(Protocol):
     """What an image is read from: a path, or an image inside a shard."""
 

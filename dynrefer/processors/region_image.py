@@ -102,7 +102,10 @@ class RegionImageProcessor:
         """
         image = to_rgb(image)
         boxes = check_boxes(boxes, *image.size)
-        ratios = self.view_selector(np.asarray(image), boxes, rng)
+        return self.cut(image, boxes, self.view_selector(np.asarray(image), boxes, rng))
+
+    def cut(self, image: Image.Image, boxes: np.ndarray, ratios: np.ndarray) -> RegionViews:
+        """The views of checked boxes [N, 4] of an RGB image at chosen ratios [N, V]."""
         view_boxes = pixel_boxes(nested_boxes(boxes, ratios, *image.size), *image.size)
         windows: dict[tuple[int, ...], int] = {}
         view_index = [

@@ -24,7 +24,6 @@ from dynrefer.pictures.results import (
     FORMATS,
     MARGIN,
     REGIONS_PER_PAGE,
-    best_attributes,
     check_picture_path,
     draw_regions,
     page_paths,
@@ -74,20 +73,6 @@ def extent(pixels, color):
     """Box of the pixels of one colour, xyxy, end exclusive."""
     rows, columns = np.nonzero(is_color(pixels, color))
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
-def test_best_attributes():
-    assert best_attributes([0.1, 0.9, 0.5], NAMES, 2) == [
-        ("size: small", 0.9),
-        ("pattern: striped", 0.5),
-    ]
-    assert [name for name, _ in best_attributes([0.5, 0.9, 0.5], NAMES, 10)] == [
-        "size: small", "color: red", "pattern: striped",
-    ]  # fmt: skip
-    assert best_attributes([0.5], ("round",), 1) == [("round", 0.5)]
-    assert best_attributes([0.1, 0.9, 0.5], NAMES, 0) == []
-    with pytest.raises(ValueError, match="2 attribute scores for 3 attribute names"):
-        best_attributes([0.1, 0.9], NAMES, 2)
 
 
 # Regions on the image

@@ -140,7 +140,7 @@ class CachedTextEncoder(TextEncoder):
         """Embeddings of a vocabulary [P, width] float32, from the folder or for it."""
         embeddings = self.cache.load(phrases)
         if embeddings is None:
-            embeddings = super().embed_vocabulary(phrases)
+            embeddings = self.embed(phrases)
             if self.cache.save(phrases, embeddings):
                 self.keep(self.cache)
         return embeddings.to(self.device_marker.device)

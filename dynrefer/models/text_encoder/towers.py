@@ -46,8 +46,12 @@ class TextEncoder(Part, ABC):
     def forward(self, phrases: Sequence[str]) -> Tensor:
         """Embeds phrases, [P, width]."""
 
-    @torch.no_grad()
     def embed_vocabulary(self, phrases: Sequence[str]) -> Tensor:
+        """Embeddings [P, width] float32 of a vocabulary of the model's."""
+        return self.embed(phrases)
+
+    @torch.no_grad()
+    def embed(self, phrases: Sequence[str]) -> Tensor:
         """Embeds many phrases in batches, [P, width] float32, whatever the precision of the run."""
         starts = range(0, len(phrases), BATCH)
         label = f"embedding {len(phrases)} phrases"

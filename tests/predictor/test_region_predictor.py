@@ -11,26 +11,13 @@ from dynrefer.datasets.builders import (
     open_annotations,
 )
 from dynrefer.datasets.shapes import make_shapes
-from dynrefer.predictor import RegionPredictor, as_image, regions_of
-from dynrefer.processors.images import ImageError
+from dynrefer.models.decoders.caption import Captions
+from dynrefer.predictor import RegionPredictor, as_image
 from dynrefer.runners.checkpointing import Position, save_checkpoint
 from dynrefer.runners.evaluation import predict_split, tasks_of
 from dynrefer.views import TaskPriorSelector, nested_boxes, pixel_boxes
-from tests.tiny_model import tiny_config, tiny_model
-
-WIDTH, HEIGHT = 60, 50
-BOXES = [[1, 2, 20, 30], [10.5, 10, 40, 40.5], [0, 0, 60, 50]]
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return tiny_config(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def predictor(config):
-    selector = build_view_selector(config.run.view_selector, config.model.num_views)
-    return RegionPredictor(tiny_model(config), selector, config.model.image_size)
+from tests.predictor.conftest import BOXES, HEIGHT, IMAGE, WIDTH, assert_same, mask_of
+from tests.tiny_model import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -38,30 +25,6 @@ def checkpoint(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     save_checkpoint(folder, tiny_model(config), config, Position(), {})
     return folder / "last"
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-IMAGE = Image.fromarray(noise(HEIGHT, WIDTH, 3))
-
-
-def mask_of(*pixels):
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    for x, y in pixels:
-        mask[y, x] = True
-    return mask
-
-
-def assert_same(results, others):
-    assert len(results) == len(others)
-    for result, other in zip(results, others, strict=True):
-        assert result.box == other.box and result.view_boxes == other.view_boxes
-        one, two = result.prediction, other.prediction
-        assert one.caption == two.caption and one.tags == two.tags
-        np.testing.assert_allclose(one.attributes, two.attributes, atol=1e-5)
-        np.testing.assert_allclose(one.class_logits, two.class_logits, atol=1e-5)
 
 
 def test_every_field_is_there(predictor):
@@ -121,16 +84,6 @@ def predict_index(config):
     return open_annotations(dataset, annotation_files(dataset, "shapes", "val")[0], training=False)
 
 
-def test_masks_become_tight_boxes_after_the_boxes():
-    masks = [mask_of((3, 4), (9, 4), (5, 11)), mask_of((WIDTH - 1, HEIGHT - 1))]
-    boxes, shapes = regions_of((WIDTH, HEIGHT), BOXES[:1], [masks[0], masks[1] * np.uint8(255)])
-    assert boxes.dtype == np.float32
-    assert boxes.tolist() == [BOXES[0], [3, 4, 10, 12], [WIDTH - 1, HEIGHT - 1, WIDTH, HEIGHT]]
-    assert shapes[0] is None
-    assert np.array_equal(shapes[1:], masks)
-    assert np.array_equal(regions_of((WIDTH, HEIGHT), masks=np.stack(masks))[0], boxes[1:])
-
-
 def test_a_mask_predicts_what_its_box_does(predictor):
     mask = mask_of((3, 4), (30, 35))
     from_mask = predictor.predict(IMAGE, masks=[mask])
@@ -184,52 +137,20 @@ def test_bad_regions_are_named(predictor, boxes, masks, message):
         predictor.predict(IMAGE, boxes, masks)
 
 
-def test_images_of_every_kind(predictor, tmp_path):
-    IMAGE.save(tmp_path / "image.png")
-    expected = predictor.predict(IMAGE, BOXES)
-    for image in (tmp_path / "image.png", str(tmp_path / "image.png"), np.asarray(IMAGE)):
-        assert_same(predictor.predict(image, BOXES), expected)
-    for image in (IMAGE.convert("RGBA"), np.asarray(IMAGE.convert("RGBA"))):
-        assert_same(predictor.predict(image, BOXES), expected)
-    grey = noise(HEIGHT, WIDTH)
-    spread = predictor.predict(np.repeat(grey[..., None], 3, axis=2), BOXES)
-    assert_same(predictor.predict(grey, BOXES), spread)
-    assert_same(predictor.predict(Image.fromarray(grey), BOXES), spread)
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        *(noise(8, 8, 2), noise(8, 8, 5), noise(8, 8, 3).astype(np.float32), noise(0, 8, 3)),
-        *(noise(8), "no.png", 3),
-    ],
-    ids=["2 channels", "5 channels", "float", "no rows", "one axis", "missing file", "a number"],
-)
-def test_bad_images(predictor, image):
-    with pytest.raises(ImageError, match="valid is|does not exist"):
-        predictor.predict(image, [[0, 0, 4, 4]])
-
-
-def test_a_pixel_of_a_tiny_image():
-    assert regions_of((15, 15), [[0, 0, 1, 1]])[0].tolist() == [[0, 0, 1, 1]]
-    assert regions_of((16, 2), [[0.5, 0, 1.5, 1]])[0].tolist() == [[0.5, 0, 1.5, 1]]
-    with pytest.raises(ValueError, match="less than a pixel"):
-        regions_of((2, 16), [[0, 0, 1, 1]])
-
-
 def test_controls_reach_their_regions_in_every_chunk(predictor, monkeypatch):
+    """Those of like length are written together."""
     seen = []
-    generate = predictor.model.caption_decoder.generate
 
     def spy(queries, control_words, generation):
         seen.append(control_words)
-        return generate(queries, control_words, generation)
+        return Captions(control_words, [1.0] * len(queries), None)
 
     monkeypatch.setattr(predictor.model.caption_decoder, "generate", spy)
     predictor.model.tag_threshold = 1.0
     predictor.chunk_size = 2
-    predictor.predict(IMAGE, BOXES, controls=[["red", "star"], [], ["blue", "blue"]])
-    assert seen == [["red,star|", "|"], ["blue|"]]
+    results = predictor.predict(IMAGE, BOXES, controls=[["red", "star"], [], ["blue", "blue"]])
+    assert [result.prediction.caption for result in results] == ["red,star|", "|", "blue|"]
+    assert seen == [["|"], ["blue|", "red,star|"]]
 
 
 @pytest.mark.parametrize(
@@ -265,12 +186,6 @@ def test_only_the_decoders_asked_for_run(predictor, monkeypatch):
     assert (prediction.caption, prediction.tags, prediction.attributes) == (None, None, None)
 
 
-@pytest.mark.parametrize("decoders", ["caption", 3])
-def test_bad_decoders(predictor, decoders):
-    with pytest.raises(ValueError, match=f"decoders is '?{decoders}'?; valid is a list of"):
-        predictor.predict(IMAGE, BOXES, decoders=decoders)
-
-
 def test_dropout_is_off_and_drawn_views_repeat(predictor):
     predictor.processor.view_selector = build_view_selector(
         OmegaConf.create({"name": "stochastic", "ratios": None}), 3
@@ -288,7 +203,8 @@ def test_bad_construction(predictor):
 
 
 def test_checkpoint_predicts_as_the_model_it_holds(predictor, checkpoint):
-    loaded = RegionPredictor.from_checkpoint(checkpoint, device="cpu")
+    short = ["model.generation.max_new_tokens=6"]
+    loaded = RegionPredictor.from_checkpoint(checkpoint, "cpu", short)
     assert_same(loaded.predict(IMAGE, BOXES), predictor.predict(IMAGE, BOXES))
 
 
