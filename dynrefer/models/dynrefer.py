@@ -18,11 +18,10 @@ from dynrefer.models.parts import NonFiniteError, check_finite, naming_regions
 from dynrefer.models.pretrained import PretrainedModel
 from dynrefer.models.qformer import QFormer
 from dynrefer.models.text_encoder import TextEncoder
+from dynrefer.models.text_encoder.kept import KeptEmbeddings
 from dynrefer.models.vision import VisionEncoder
 from dynrefer.processors.control_words import join_control_words
-from dynrefer.vocabulary import AttributeVocabulary, Vocabularies, Vocabulary
-
-OTHERS_KEPT = 12  # embeddings of vocabularies that are not the model's
+from dynrefer.vocabulary import Vocabularies
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,7 @@ class DynRefer(PretrainedModel):
         self.loss_weights = loss_weights or LossConfig()
         self.generation = generation or Generation()
         self.tag_threshold = tag_threshold
-        self._phrase_cache: dict[str, Tensor] = {}
-        self._other_phrases: dict[Vocabulary | AttributeVocabulary, Tensor] = {}
+        self._kept = KeptEmbeddings()
 
     @property
     def device(self) -> torch.device:
@@ -273,25 +271,15 @@ class DynRefer(PretrainedModel):
     def phrase_embeddings(self, kind: str, vocabularies: Vocabularies | None = None) -> Tensor:
         """Text embeddings of a vocabulary, of the model's own unless others are given.
 
-        They are kept between calls where the text encoder is frozen: the model's own for good, the
-        last ``OTHERS_KEPT`` of others.
+        They are kept between calls where the text encoder is frozen (:class:`KeptEmbeddings`).
         """
         own = getattr(self.vocabularies, kind)
         wanted = own if vocabularies is None else getattr(vocabularies, kind)
         if self.text_encoder.trainable:
             return self.text_encoder(wanted.phrases)
         if wanted == own:
-            if kind not in self._phrase_cache:
-                self._phrase_cache[kind] = self.text_encoder.embed_vocabulary(own.phrases)
-            self._phrase_cache[kind] = self._phrase_cache[kind].to(self.device)
-            return self._phrase_cache[kind]
-        embeddings = self._other_phrases.pop(wanted, None)
-        if embeddings is None:
-            embeddings = self.text_encoder.embed(wanted.phrases)
-        self._other_phrases[wanted] = embeddings = embeddings.to(self.device)
-        if len(self._other_phrases) > OTHERS_KEPT:
-            del self._other_phrases[next(iter(self._other_phrases))]
-        return embeddings
+            return self._kept.own(kind, own, self.text_encoder, self.device)
+        return self._kept.other(wanted, self.text_encoder, self.device)
 
 
 def _check_features(features: dict[str, Tensor], batch: RegionBatch) -> None:

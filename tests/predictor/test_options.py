@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynrefer.datasets.builders import build_view_selector
-from dynrefer.models.dynrefer import OTHERS_KEPT
+from dynrefer.models.text_encoder.kept import OTHERS_KEPT
 from dynrefer.predictor import PredictionOptions, RegionPredictor
 from dynrefer.views import TaskPriorSelector
 from tests.predictor.conftest import BOXES, IMAGE, assert_same, noise
