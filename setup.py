@@ -13,6 +13,12 @@ REQUIREMENTS = [
     if line and not line.startswith("#")
 ]
 
+SHIPPED = {
+    "dynrefer.configs": "configs",
+    "dynrefer.scripts": "scripts",
+    "dynrefer.scripts.convert": "scripts/convert",
+}
+
 # Read Vicuna's tokenizer, which is published as SentencePiece's file alone.
 VICUNA = ["sentencepiece>=0.2", "protobuf>=4"]
 
@@ -24,15 +30,19 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     python_requires=">=3.10",
-    packages=find_packages(include=["dynrefer", "dynrefer.*"]),
+    # The wheel holds configurations and scripts inside the package (dynrefer.files.shipped).
+    packages=[*find_packages(include=["dynrefer", "dynrefer.*"]), *SHIPPED],
+    package_dir=SHIPPED,
+    entry_points={"console_scripts": ["dynrefer = dynrefer.commands.main:main"]},
     package_data={
+        "dynrefer.configs": ["**/*.yaml"],
         "dynrefer": [
             "assets.yaml",
             "checkpoints/formats.yaml",
             "runners/report_page.html",
             "tags/english.yaml",
             "tags/synonyms.txt",
-        ]
+        ],
     },
     install_requires=REQUIREMENTS,
     extras_require={

@@ -20,6 +20,10 @@ from dynrefer.stopping import Stopped, handling_signals, stop_at_once
 USER_ERRORS = (ValueError, UnknownNameError, OSError, ImportError, FloatingPointError)
 
 
+# What help calls the running command, for ``dynrefer`` (dynrefer.commands.main); None: its file.
+called: str | None = None
+
+
 def plain_parser(usage: str | None) -> argparse.ArgumentParser:
     """A parser whose help shows the command's docstring as it is written.
 
@@ -29,7 +33,7 @@ def plain_parser(usage: str | None) -> argparse.ArgumentParser:
     _have_home()
     warnings.filterwarnings("ignore", category=FutureWarning)
     return argparse.ArgumentParser(
-        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
+        called, description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 

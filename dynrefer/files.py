@@ -21,6 +21,19 @@ _FULL = {
 }
 
 
+def shipped(path: str | Path) -> Path:
+    """A file of the repository, "configs/train/shapes.yaml", where the package has it.
+
+    Wheels hold ``configs`` and ``scripts`` inside the package, a checkout beside it. A path that
+    neither has is returned as it is.
+    """
+    package = Path(__file__).resolve().parent
+    for place in (package, package.parent):
+        if Path(path).parts[:1] in (("configs",), ("scripts",)) and (place / path).exists():
+            return place / path
+    return Path(path)
+
+
 def part_of(target: Path) -> Path:
     """Where a file or folder lies until it is whole."""
     return target.with_name(target.name + ".part")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dynrefer.commands.main import COMMANDS
 from dynrefer.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +22,7 @@ NAMED_PATH = re.compile(
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 FLAG = re.compile(r'"(--[\w-]+)"')
+COMMAND = re.compile(r'^    run\("(\w+)"\)$', re.MULTILINE)
 MODULE = re.compile(r"python -m ([\w.]+)")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -49,6 +51,8 @@ def documented() -> list:
 def known_flags(source: str) -> set[str]:
     """Flags that a script's text defines, with those of the shared parser where it uses that."""
     flags = set(FLAG.findall(source)) | {"--help"}
+    if command := COMMAND.search(source):
+        flags |= set(COMMANDS[command[1]].parser()._option_string_actions)
     shared = {
         "config_parser": "dynrefer/command_line.py",
         "datasets.convert.command": "dynrefer/datasets/convert/command.py",

@@ -18,6 +18,7 @@ from omegaconf.errors import (
 from dynrefer.config.plain_yaml import Option, by_schema, parse, plain, valid_at
 from dynrefer.config.release import from_release
 from dynrefer.config.schema import OF_NAME, Config
+from dynrefer.files import shipped
 from dynrefer.registry import nearest
 
 # Of folders with a model (dynrefer.models.pretrained); their configuration carries it.
@@ -36,7 +37,8 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> DictConfig:
 
     Args:
         path: YAML file; its ``base:`` is a list of files (relative to the working directory or to
-            the file), merged in order, later ones and the file itself winning.
+            the file), merged in order, later ones and the file itself winning. What lies under
+            configs/ in the repository is found from any directory, where no other is there.
         options: "run.max_epoch=3" strings, or the release's pairs "run.max_epoch", "3".
 
     Raises:
@@ -80,10 +82,11 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, dict
 
     One with ``format_version`` is that of a folder with a model (``dynrefer.models.pretrained``).
     """
+    named, path = path, path if path.exists() else shipped(path)
     if path.resolve() in above:
         raise ConfigError(f"{path}: `base` refers back to itself through {above[-1]}")
     if not path.is_file():
-        raise FileNotFoundError(f"no configuration file at {path}")
+        raise FileNotFoundError(f"no configuration file at {named}")
     try:
         content = parse(path.read_bytes().decode("utf-8-sig"))
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:

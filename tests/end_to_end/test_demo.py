@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import demo
 from dynrefer.command_line import entry_point
+from dynrefer.commands import demo, parsers
 from dynrefer.predictor import RegionPredictor
 from dynrefer.runners.checkpointing import Position, save_checkpoint
 from tests.processes import ROOT, run_command
@@ -37,7 +37,7 @@ def arguments_for(files, *more):
 
 
 def in_process(arguments):
-    entry_point(demo.main, demo.demo_parser().parse_args(arguments))
+    entry_point(demo.main, parsers.demo().parse_args(arguments))
 
 
 def test_json_and_picture(files, tmp_path):
@@ -97,7 +97,7 @@ def test_the_picture_is_drawn_though_nobody_reads_on(files, tmp_path, monkeypatc
 def test_without_a_checkpoint(files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["--image", str(files / "image.png"), "--box", "1", "2", "20", "30"]
-    assert_error(arguments, "`bash scripts/quickstart.sh` trains one", capsys)
+    assert_error(arguments, "`bash scripts/quickstart.sh`) trains one in minutes", capsys)
 
 
 def test_default_checkpoint(files, tmp_path, monkeypatch, capsys):
