@@ -55,6 +55,7 @@ setup(
             "webdataset>=1.0",  # shards are read by it in the tests
             *VICUNA,
         ],
+        "ray": ["ray[data]>=2.40"],
         "vicuna": VICUNA,
         "wandb": ["wandb>=0.19"],
     },

@@ -4,10 +4,14 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
+from dynrefer.captioning import RegionCaptioner
+from dynrefer.captioning.regions import images_at, of_one_image, read_regions
 from dynrefer.commands.parsers import DEFAULT_CHECKPOINT
 from dynrefer.config import load_config
+from dynrefer.config.schema import DECODERS
 from dynrefer.pictures import (
     check_picture_path,
     draw_regions,
@@ -22,8 +26,11 @@ def main(arguments: argparse.Namespace) -> None:
     """Predicts and prints; what is wrong with the arguments is said before the model is built."""
     if arguments.top < 0:
         raise ValueError(f"--top {arguments.top}; valid is 0 or more")
+    if arguments.images is not None:
+        _describe_many(arguments)
+        return
     if arguments.image is None:
-        raise ValueError("no image is given; give --image FILE")
+        raise ValueError("no image is given; give --image FILE, or --images DIR --regions FILE")
     image = as_image(arguments.image)
     if not (arguments.box or arguments.mask):
         raise ValueError("no region is given; give --box X1 Y1 X2 Y2 or --mask FILE")
@@ -46,6 +53,33 @@ def main(arguments: argparse.Namespace) -> None:
         predictions = [result.prediction for result in results]
         pages = draw_regions(image, predictions, boxes, names, masks=shapes, top=arguments.top)
         save_picture(arguments.out, pages)
+
+
+def _describe_many(arguments: argparse.Namespace) -> None:
+    """Describes the regions of a file, image by image as they come; bad ones say so."""
+    given = [name for name in ("image", "box", "mask", "out") if getattr(arguments, name)]
+    if given or arguments.regions is None:
+        problem = f"--{given[0]} goes with --image" if given else "--images needs --regions FILE"
+        raise ValueError(f"{problem}; many images are described by --images DIR --regions FILE")
+    groups = of_one_image(read_regions(arguments.regions, images_at(arguments.images)))
+    words = tuple((arguments.control or "").split(","))
+    captioner = RegionCaptioner(
+        load_predictor(arguments), arguments.images, decoders=DECODERS, top=arguments.top
+    )
+    groups = ([replace(r, controls=(*words, *r.controls)) for r in group] for group in groups)
+    bad = 0
+    for lines in captioner.describe(groups):
+        for line in lines:
+            bad += "error" in line
+            _print(json.dumps(line, ensure_ascii=False) if arguments.json else _told(line))
+    if bad:
+        print(f"{bad} regions could not be used", file=sys.stderr)
+
+
+def _told(line: dict[str, Any]) -> str:
+    if "error" in line:
+        return f"region {line['id']}    {line['error']}\n"
+    return f"{line['image']}\n{as_text(line)}\n"
 
 
 def _print(text: str) -> None:

@@ -78,6 +78,9 @@ COMMANDS: dict[str, Command | Scripts] = {
         "dynrefer.runners.entry:evaluate_main",
     ),
     "demo": Command("describes regions of images", parsers.demo, "dynrefer.commands.demo:main"),
+    "caption": Command(
+        "describes the regions of many images", parsers.caption, "dynrefer.commands.caption:main"
+    ),
     "convert": Scripts(
         "Converts public downloads to annotation files, and checkpoints.",
         {name: f"scripts/convert/{name}.py" for name in CONVERTERS}

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from dynrefer.command_line import config_parser, plain_parser
+from dynrefer.command_line import at_least, config_parser, plain_parser
 
 DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/last")
 
@@ -71,6 +71,37 @@ def demo() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=int, default=5, help="attributes shown (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="also draw the regions and their views here")
+    return parser
+
+
+def caption() -> argparse.ArgumentParser:
+    """Describes the regions of many images; alone or under torchrun.
+
+    dynrefer caption --checkpoint output/shapes/checkpoints/last --images photos \\
+        --regions regions.jsonl --out captions.jsonl
+    torchrun --standalone --nproc_per_node=2 -m dynrefer caption --checkpoint ...
+
+    A line of regions.jsonl is {"id": 7, "image": "a.jpg", "box": [x1, y1, x2, y2]}, or has "boxes"
+    (a list of them) or "mask" (COCO's run lengths, polygons, or a PNG beside regions.jsonl), and
+    may have "controls", words that steer the caption. Regions of an annotation file (.json) are
+    taken too. A line of captions.jsonl is a region, in the same order. A command that was ended
+    goes on where it was when it is called again.
+    """
+    parser = plain_parser(_usage(caption))
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images or shards")
+    parser.add_argument("--regions", type=Path, required=True, help=".jsonl, or annotations .json")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a region")
+    parser.add_argument(
+        "--decoders", nargs="+", default=["caption"], help="caption tags attributes classes"
+    )
+    parser.add_argument("--top", type=at_least(1), default=5, help="attributes and classes (5)")
+    parser.add_argument("--batch-size", type=at_least(1), help="regions; default: run.split_size")
+    parser.add_argument("--threads", type=at_least(0), help="that open images")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides, a.b=c"
+    )
     return parser
 
 

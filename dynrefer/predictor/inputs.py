@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from dynrefer.processors.images import ImageError, ImageFile, open_image, to_rgb, upright
-from dynrefer.processors.masks import Mask, as_mask, mask_box
+from dynrefer.processors.masks import Mask, as_mask, mask_box, open_mask
 from dynrefer.processors.region_image import check_boxes
 
 ImageLike = Image.Image | np.ndarray | torch.Tensor | bytes | str | Path | ImageFile
@@ -97,7 +97,7 @@ def regions_of(
     Args:
         size: width and height of the image in pixels.
         boxes: [N, 4] in pixels; parts outside the image are cut off.
-        masks: see :func:`dynrefer.processors.masks.as_mask`.
+        masks: see :func:`dynrefer.processors.masks.as_mask`, or the paths of mask files.
         box_format: "xyxy", or "xywh": left, top, width, height.
         relative: True for boxes in shares of the image's width and height, 0 to 1.
 
@@ -124,7 +124,10 @@ def regions_of(
     if isinstance(masks, Mapping) or not isinstance(masks, Iterable | None):
         raise ValueError(f"masks is a {type(masks).__name__}; valid is a list of masks")
     listed = () if masks is None else masks
-    shapes = [as_mask(as_array(mask), size, f"mask {i}") for i, mask in enumerate(listed)]
+    opened = (
+        open_mask(mask) if isinstance(mask, str | Path) else as_array(mask) for mask in listed
+    )
+    shapes = [as_mask(mask, size, f"mask {index}") for index, mask in enumerate(opened)]
     from_masks = np.array([mask_box(shape) for shape in shapes], dtype=np.float32).reshape(-1, 4)
     return np.concatenate([from_boxes, from_masks]), [None] * len(from_boxes) + shapes
 

@@ -179,7 +179,9 @@ class Preparation:
                     region.index = len(regions)
                 except ValueError as error:
                     what = name.removesuffix("es" if name == "boxes" else "s")
-                    reason = str(error).removeprefix(f"{what} 0")
+                    reason = str(error)
+                    own = reason.removeprefix(f"{what} 0")
+                    reason = own if own != reason else f": {reason}"
                     region = Region(len(regions), error=ValueError(f"{what} {position}{reason}"))
                 regions.append(region)
         if not regions:

@@ -174,6 +174,35 @@ def test_errors_of_the_model(files, capsys, more, message):
     assert_error(arguments_for(files, "--box", 1, 2, 20, 30, *more), message, capsys)
 
 
+def test_regions_of_a_folder(files, tmp_path, capsys):
+    """Each image once, the regions of its lines together; a bad line is told and ends nothing."""
+    rows = [
+        {"id": 5, "image": "image.png", "box": [1, 2, 20, 30]},
+        {"id": "all", "image": "image.png", "boxes": [[5, 5, 50, 45]]},
+        {"id": 6, "image": "none.png", "box": [1, 2, 20, 30]},
+    ]
+    regions = tmp_path / "regions.jsonl"
+    regions.write_text("\n".join(map(json.dumps, rows)))
+    checkpoint = ["--checkpoint", str(files / "checkpoints" / "last")]
+    many = ["--images", str(files), "--regions", str(regions), "--control", "red"]
+    in_process([*checkpoint, *many, "--json", "--top", "2"])
+    printed = capsys.readouterr()
+    one, two, bad = map(json.loads, printed.out.splitlines())
+    assert (one["id"], two["id"], bad["id"]) == (5, "all/0", 6)
+    assert "none.png does not exist" in bad["error"] and "1 regions could not" in printed.err
+    box = ["--box", "1", "2", "20", "30", "--control", "red", "--json", "--top", "2"]
+    in_process(arguments_for(files, *box))
+    (single,) = json.loads(capsys.readouterr().out)
+    for name in ("caption", "tags", "class", "box", "views"):
+        assert one[name] == single[name]
+    assert [item["name"] for item in one["attributes"]] == [a["name"] for a in single["attributes"]]
+    in_process([*checkpoint, *many])
+    text = capsys.readouterr().out
+    assert text.count("  caption  ") == 2 and text.startswith("image.png\nregion 5    box 1 2 20")
+    assert_error([*checkpoint, "--images", str(files)], "--images needs --regions FILE", capsys)
+    assert_error([*checkpoint, *many, "--box", "1", "2", "3", "4"], "--box goes with", capsys)
+
+
 def assert_error(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         in_process(arguments)
