@@ -179,10 +179,11 @@ def test_sigkill(photos, whole, tmp_path):
     assert_same(out, whole)
 
 
-def test_processes_share_the_work_and_another_number_goes_on(photos, whole, tmp_path):
+def test_processes_share_the_work_and_another_number_goes_on(photos, whole, tmp_path, capsys):
     out = tmp_path / "out.jsonl"
-    for result in run_together("-m", "dynrefer", "caption", *words(photos, out), cwd=ROOT):
-        assert result.returncode == 0, result.stderr
+    one, two = run_together("-m", "dynrefer", "caption", *words(photos, out), cwd=ROOT)
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert "] 24 regions in" in one.stderr  # of both together
     assert_same(out, whole)
     # As two processes leave it that were killed, for one to go on with.
     lines = ResumableLines(out, {}, 0)
@@ -195,6 +196,8 @@ def test_processes_share_the_work_and_another_number_goes_on(photos, whole, tmp_
     lines.own.with_name("rank-00001.jsonl").write_bytes(content[5] + content[9][:-1])
     captioned(photos, out)
     assert_same(out, whole)
+    told = capsys.readouterr().err
+    assert "] 20 regions in" in told and "), 4 before;" in told
 
 
 def test_other_work_is_not_mixed_in(photos, tmp_path, capsys):
