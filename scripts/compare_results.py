@@ -5,7 +5,9 @@
 
 Chance knows the training split and no image: the most frequent class, each attribute's share of
 positives for every region (so its AP is the share among the evaluated labels), and for every
-region a random training caption with a random score. The project's own tasks score it.
+region a random training caption with a random score. The project's own tasks score it. Of each kind
+of word, "said" is the share of captions that name one, "right" of those that name the true one, of
+the regions of which it is known.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from omegaconf import DictConfig
 
 from dynrefer.config import load_config
 from dynrefer.datasets.builders import annotation_files, open_annotations
+from dynrefer.datasets.shapes.language import KINDS
 from dynrefer.files import check_writable, write_text
 from dynrefer.metrics.instances import is_number
 from dynrefer.models.builders import load_vocabularies
@@ -68,9 +71,16 @@ ROWS = (
     ("attribute_detection", "mAP pattern", "attributes, mAP textures"),
     ("attribute_detection", "mAP size", "attributes, mAP sizes"),
     ("attribute_detection", "mAP relation", "attributes, mAP relations"),
+    ("attribute_detection", "mAP place", "attributes, mAP places"),
+    ("attribute_detection", "mAP ground", "attributes, mAP grounds"),
     ("region_captioning", "CIDEr", "captions, CIDEr"),
     ("region_captioning", "METEOR", "captions, METEOR"),
     ("dense_captioning", "mAP", "dense captions, mAP"),
+    *(
+        ("caption_words", f"{kind} {hit}", f"captions, {kind} {hit}")
+        for kind in KINDS
+        for hit in ("said", "right")
+    ),
 )
 
 

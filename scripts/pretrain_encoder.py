@@ -85,21 +85,26 @@ WARMUP_STEPS = 30
 
 
 class Labels:
-    """What the heads learn of each region: its class, and one softmax for each attribute type.
+    """What the heads learn of each region: its class, its attributes, and what is beside it.
 
-    ``groups`` are the sizes of the softmaxes in the order of the logits, the class first.
+    Each is a softmax: one of the classes, one of each type of attributes, one of all tags in which
+    the region's ``tag_set2`` (of other objects) share the target. ``groups`` are their sizes in the
+    order of the logits.
     """
 
     def __init__(self, index: AnnotationIndex, vocabularies: Vocabularies) -> None:
         classes = vocabularies.classes.names
         types = [entry.type for entry in vocabularies.attributes.entries]
-        self.groups = [len(classes), *(len(list(members)) for _, members in groupby(types))]
+        tags = len(vocabularies.tags)
+        self.groups = [len(classes), *(len(list(members)) for _, members in groupby(types)), tags]
         self._by_id = {}
         for region in (index.region(position) for position in range(len(index))):
             class_ = torch.zeros(len(classes))
             class_[classes.index(region.extra_info["coco_result"]["category"])] = 1
             attributes = torch.tensor(region.extra_info["ovad_result"]["att_vec"]).clamp(min=0)
-            self._by_id[region.id] = torch.cat([class_, attributes])
+            beside = torch.zeros(tags)
+            beside[region.extra_info["parser_result"]["tag_set2"]] = 1
+            self._by_id[region.id] = torch.cat([class_, attributes, beside])
 
     def of(self, batch: RegionBatch) -> Tensor:
         """Positives of a batch's regions, float [N, sum of groups]; unlabelled counts as none."""

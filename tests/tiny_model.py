@@ -9,7 +9,7 @@ from torch import nn
 
 from dynrefer.config import load_config
 from dynrefer.datasets.batch import RegionBatch
-from dynrefer.datasets.shapes.language import write_vocabularies
+from dynrefer.datasets.shapes.vocabularies import write_vocabularies
 from dynrefer.models.builders import build_model
 from dynrefer.models.dynrefer import DynRefer
 

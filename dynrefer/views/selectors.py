@@ -1,8 +1,8 @@
 """View selectors: which ratios a region is looked at with.
 
-View 0 is always the region alone (ratio 0). A selector picks the other V - 1 ratios: at random
-(training), by what the image shows (image prior) or by what the task needs (task prior). All have
-one call, ``selector(image, boxes, rng) -> ratios``:
+View 0 is the region alone (ratio 0). A selector picks the other V - 1 ratios: at random (training),
+by what the image shows (image prior) or by what the task needs (task prior); only "fixed", which
+ablations use, sets view 0's too. All have one call, ``selector(image, boxes, rng) -> ratios``:
 
     image: uint8 [H, W, 3] RGB; boxes: float32 [N, 4] xyxy in pixels; rng: a numpy Generator, used
     by the stochastic selector alone; ratios: float64 [N, V] in view order, the first column 0.
@@ -100,17 +100,38 @@ class TaskPriorSelector(_Selector):
 
     def __init__(self, num_views: int, ratios: Sequence[float]) -> None:
         super().__init__(num_views)
-        if len(ratios) != num_views - 1:
-            raise ValueError(
-                f"ratios is {list(ratios)}; {num_views} views need {num_views - 1} of them, "
-                "one for each view after the region itself"
-            )
-        for ratio in ratios:
-            if not 0 <= ratio <= 1:
-                raise ValueError(f"ratios holds {ratio}; valid is 0 (region) to 1 (whole image)")
-        self.ratios = np.array(ratios, dtype=np.float64)
+        self.ratios = _checked(ratios, num_views, num_views - 1)
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator | None = None
     ) -> np.ndarray:
         return _after_region(np.tile(self.ratios, (len(boxes), 1)))
+
+
+@registry.register("view_selector", "fixed")
+class FixedSelector(_Selector):
+    """Ablations: the same V ratios for every region, view 0 with its own, which need not be 0.
+
+    Raises ValueError for a wrong number of views or ratios, or a ratio outside [0, 1].
+    """
+
+    def __init__(self, num_views: int, ratios: Sequence[float]) -> None:
+        super().__init__(num_views)
+        self.ratios = _checked(ratios, num_views, num_views)
+
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        return np.tile(self.ratios, (len(boxes), 1))
+
+
+def _checked(ratios: Sequence[float], num_views: int, count: int) -> np.ndarray:
+    if len(ratios) != count:
+        which = "every view" if count == num_views else "each view after the region itself"
+        raise ValueError(
+            f"ratios is {list(ratios)}; {num_views} views need {count} of them, one for {which}"
+        )
+    for ratio in ratios:
+        if not 0 <= ratio <= 1:
+            raise ValueError(f"ratios holds {ratio}; valid is 0 (region) to 1 (whole image)")
+    return np.array(ratios, dtype=np.float64)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from open_clip.model import QuickGELU
 
-from dynrefer.datasets.shapes.language import write_vocabularies
+from dynrefer.datasets.shapes.vocabularies import write_vocabularies
 from dynrefer.models.text_encoder.towers import (
     WordFeatureEncoder,
     clip_vit_l_text_encoder,

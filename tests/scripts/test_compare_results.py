@@ -14,7 +14,7 @@ from tests.metrics.loops import WordOverlap
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration with a small shapes world and all four tasks."""
+    """A configuration with a small shapes world and all its tasks."""
     folder = tmp_path_factory.mktemp("world")
     world = folder / "shapes"
     make_shapes(world, 8, 1, 5, seed=3, progress=False)
@@ -32,7 +32,12 @@ datasets:
       annotations: {{train: [{world}/train.json], test: [{world}/test.json]}}
 run:
   output_dir: {folder}/output
-  tasks: [region_captioning, dense_captioning, attribute_detection, region_recognition]
+  tasks:
+    - region_captioning
+    - caption_words
+    - dense_captioning
+    - attribute_detection
+    - region_recognition
 """
     )
     return path

@@ -10,7 +10,8 @@ from dynrefer import distributed
 from dynrefer.checkpoints.files import open_checkpoint
 from dynrefer.checkpoints.loading import split_trainable
 from dynrefer.config import load_config
-from dynrefer.datasets.shapes.language import COLOURS, FIGURES, RELATIONS, SIZES, TEXTURES
+from dynrefer.datasets.shapes import words
+from dynrefer.datasets.shapes.words import FIGURES, TAGS
 from dynrefer.models.builders import build_model, load_vocabularies
 from scripts import pretrain_encoder
 from tests.processes import run_together
@@ -41,19 +42,23 @@ def test_loss_is_a_softmax_over_each_group_that_has_a_positive():
     assert nothing == 0
 
 
-def test_labels_are_class_and_attributes(run_file):
+def test_labels_are_class_attributes_and_what_is_beside(run_file):
     config = load_config(run_file)
     vocabularies = load_vocabularies(config.model)
     data = pretrain_encoder.training_images(config, vocabularies, config.run.view_selector)
     index = data.datasets[0].index
     labels = pretrain_encoder.Labels(index, vocabularies)
-    assert labels.groups == [len(part) for part in (FIGURES, COLOURS, TEXTURES, SIZES, RELATIONS)]
+    parts = (FIGURES, words.COLOURS, words.TEXTURES, words.SIZES, words.RELATIONS)
+    parts += (words.PLACES, words.GROUNDS, TAGS)
+    assert labels.groups == [len(part) for part in parts]
     batch = type("Batch", (), {"ids": [index.region(k).id for k in range(4)]})
     for row, region in zip(labels.of(batch), map(index.region, range(4)), strict=True):
         figure = region.extra_info["coco_result"]["category"]
         assert FIGURES[row[: len(FIGURES)].argmax()] == figure
         vector = torch.tensor(region.extra_info["ovad_result"]["att_vec"])
-        assert torch.equal(row[len(FIGURES) :], (vector == 1).float())
+        assert torch.equal(row[len(FIGURES) : -len(TAGS)], (vector == 1).float())
+        beside = region.extra_info["parser_result"]["tag_set2"]
+        assert row[-len(TAGS) :].nonzero().flatten().tolist() == beside
 
 
 def test_contrast_is_lowest_where_every_caption_meets_its_region(run_file):

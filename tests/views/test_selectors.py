@@ -120,6 +120,16 @@ def test_task_prior_names_a_wrong_ratio(ratio):
         TaskPriorSelector(3, [0.5, ratio])
 
 
+def test_fixed_views_include_view_0():
+    selector = registry.get("view_selector", "fixed")(3, [1.0, 0.25, 0.0])
+    ratios = selector(patchwork(), BOXES, RNG)
+    assert ratios.dtype == np.float64 and (ratios == [[1.0, 0.25, 0.0]] * len(BOXES)).all()
+    with pytest.raises(ValueError, match=r"3 views need 3 of them, one for every view"):
+        registry.get("view_selector", "fixed")(3, [0.5, 1.0])
+    with pytest.raises(ValueError, match="ratios holds 2; valid is 0"):
+        registry.get("view_selector", "fixed")(2, [0, 2])
+
+
 SELECTORS = {
     "stochastic": lambda num_views: StochasticSelector(num_views),
     "image_prior": lambda num_views: ImagePriorSelector(num_views),

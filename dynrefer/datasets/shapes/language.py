@@ -1,73 +1,34 @@
-"""The words of the shapes world: captions, tags, attributes, classes and a tokenizer for them.
+"""Captions of the shapes world: writing them, and reading what they say."""
 
-Everything here is fixed by the world's grammar and not by what a sample of images happens to hold.
-"""
-
-import json
 import re
-from pathlib import Path
+from collections.abc import Iterable
 
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Punctuation, Sequence, WhitespaceSplit
-from tokenizers.processors import TemplateProcessing
+from dynrefer.datasets.shapes.words import (
+    COLOURS,
+    FIGURES,
+    GROUNDS,
+    PLACES,
+    RELATIONS,
+    SIZES,
+    SYNONYMS,
+    TEXTURES,
+    Facts,
+)
 
-FIGURES = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "diamond")
-# name -> chance to be drawn; uneven on purpose, so that some attributes are rare
-COLOURS = {
-    "red": 0.22,
-    "blue": 0.20,
-    "green": 0.18,
-    "yellow": 0.13,
-    "orange": 0.11,
-    "purple": 0.09,
-    "pink": 0.04,
-    "cyan": 0.03,
-}
-TEXTURES = {"plain": 0.34, "striped": 0.29, "dotted": 0.24, "checkered": 0.13}
-SIZES = {"small": 0.36, "medium": 0.38, "large": 0.26}
-# relation -> its two phrases and its share of the figures (measured: it follows from the layout)
-RELATIONS = {
-    "left": ("left of", "to the left of", 0.12),
-    "right": ("right of", "to the right of", 0.12),
-    "above": ("above", "higher than", 0.12),
-    "below": ("below", "lower than", 0.12),
-    "inside": ("inside", "within", 0.075),
-    "around": ("around", "surrounding", 0.075),
-    "front": ("in front of", "partly covering", 0.08),
-    "behind": ("behind", "partly hidden by", 0.08),
-    "near": ("near", "close to", 0.055),
-}
-SYNONYMS = {
-    "small": "little",
-    "medium": "midsize",
-    "large": "big",
-    "plain": "solid",
-    "striped": "lined",
-    "dotted": "spotted",
-    "checkered": "checked",
-}
-CLASSES = FIGURES
-TAGS = (*FIGURES, *COLOURS, *TEXTURES, *SIZES)
-
-# {relation} and {relation2} are the two phrases, {size2} and {texture2} synonyms
+# A "2" marks the second phrase of a relation, place or ground, and the synonym of a size or
+# texture. What is unclear of a figure is left out.
 TEMPLATES = (
-    "a {size} {texture} {colour} {figure} {relation} {other}",
-    "a {size} {colour} {texture} {figure} {relation2} {other}",
-    "a {size} {colour} {figure} that has a {texture} pattern {relation} {other}",
-    "the {size2} {texture2} {colour} {figure} {relation2} {other}",
-    "a {size} {figure} that is {colour} and {texture} {relation} {other}",
-    "a {texture} {colour} {figure} of {size} size {relation2} {other}",
+    "a {size} {texture} {colour} {figure} {relation} {other} {ground} {place}",
+    "a {size} {colour} {texture} {figure} {ground2} {place2} {relation2} {other}",
+    "{place} {ground} a {size} {texture} {colour} {figure} {relation2} {other}",
+    "the {size2} {texture2} {colour} {figure} {place} {relation} {other} {ground}",
+    # Of the test split alone:
+    "a {size} {figure} that is {colour} and {texture} {ground} {relation} {other} {place2}",
+    "a {texture} {colour} {figure} of {size} size {place} {ground2} {relation2} {other}",
 )
 # Many of people's captions say only one thing, often without a noun. Without such captions colour
-# and texture tell most pairs of a batch apart, and a model has little need to learn the figures, or
-# sizes and relations, or to read an attribute alone.
-RELATION_TEMPLATES = (
-    "the one {relation} another",
-    "the one that is {relation2} another",
-    "the one {relation} {other}",
-)
+# and texture tell most pairs of a batch apart, and a model has little need to learn the rest, or to
+# read an attribute alone.
 SHORT_TEMPLATES = (
     "the {figure}",
     "the {colour} one",
@@ -76,109 +37,92 @@ SHORT_TEMPLATES = (
     "the one that has a {texture} pattern",
     "the {size} one",
     "the one that is {size}",
-    *RELATION_TEMPLATES,
+    "the one {relation} {another}",
+    "the one that is {relation2} {another}",
+    "the one {relation} {other}",
+    "the one {place}",
+    "the one that is {place2}",
+    "the one {ground}",
+    "the one that is {ground2}",
 )
 # Templates of the captions of training and validation, with their shares. "The one" must stay rarer
 # than "a small", or a beam search takes the short ones.
 TRAIN_TEMPLATES = (*TEMPLATES[:4], *SHORT_TEMPLATES)
-TRAIN_TEMPLATE_SHARES = (0.27, 0.13, 0.1, 0.03)
-TRAIN_TEMPLATE_SHARES += (0.08, 0.04, 0.01, 0.04, 0.02, 0.09, 0.02, 0.06, 0.05, 0.06)
+TRAIN_TEMPLATE_SHARES = (0.34, 0.14, 0.1, 0.05)
+TRAIN_TEMPLATE_SHARES += (0.05, 0.02, 0.01, 0.02, 0.02, 0.05, 0.01)
+TRAIN_TEMPLATE_SHARES += (0.05, 0.03, 0.03, 0.03, 0.02, 0.02, 0.01)
 
 
-def caption(
-    template: str,
-    size: str,
-    texture: str,
-    colour: str,
-    figure: str,
-    relation: str | None = None,
-    other: tuple[str, str] | None = None,
-) -> str:
-    """Fills a template; ``other`` is (colour, figure) of the related figure.
-
-    Without a relation the caption ends before it; nothing but "the one" becomes "the {figure}".
-    """
-    first, second = RELATIONS[relation][:2] if relation else ("", "")
-    if not relation and template in RELATION_TEMPLATES:
-        template = "the {figure}"
-    text = template.format(
-        size=size,
-        size2=SYNONYMS[size],
-        texture=texture,
-        texture2=SYNONYMS[texture],
-        colour=colour,
-        figure=figure,
-        relation=first,
-        relation2=second,
-        other=f"a {other[0]} {other[1]}" if relation and other else "",
-    )
-    return re.sub(r"\ba(?= [aeiou])", "an", " ".join(text.split()))
-
-
-def attribute_entries() -> list[dict[str, str | int]]:
-    """The attributes in OVAD's form, in the order of an ``att_vec``."""
-    rows = [("color", "is", (name,), share) for name, share in COLOURS.items()]
-    rows += [("pattern", "has", (n, SYNONYMS[n]), share) for n, share in TEXTURES.items()]
-    rows += [("size", "is", (n, SYNONYMS[n]), share) for n, share in SIZES.items()]
-    rows += [("relation", "is", phrases, share) for *phrases, share in RELATIONS.values()]
-    return [
-        {
-            "id": index,
-            "name": f"{kind}:{'/'.join(phrases)}",
-            "type": kind,
-            "parent_type": kind,
-            "is_has_att": verb,
-            "freq_set": "head" if share >= 0.17 else "tail" if share < 0.065 else "medium",
-        }
-        for index, (kind, verb, phrases, share) in enumerate(rows)
-    ]
-
-
-def attribute_values() -> list[str]:
-    """The world's own name of each attribute, in the order of an ``att_vec``."""
-    return [*COLOURS, *TEXTURES, *SIZES, *RELATIONS]
-
-
-def words() -> list[str]:
-    """Every word of captions, tags, attribute phrases and class phrases, sorted."""
-    texts = [re.sub(r"{\w+}", " ", template) for template in (*TEMPLATES, *SHORT_TEMPLATES)]
-    texts += [*TAGS, *SYNONYMS.values(), "a an the is has color pattern size relation"]
-    texts += [phrase for entry in RELATIONS.values() for phrase in entry[:2]]
-    return sorted({word for text in texts for word in text.split()})
-
-
-def write_tokenizer(folder: Path) -> None:
-    """Writes a word-level tokenizer that ``transformers.AutoTokenizer`` reads.
-
-    Like T5's it has ``<pad>`` 0, ``</s>`` 1, ``<unk>`` 2 and closes every text with ``</s>``;
-    "," and "|" are tokens.
-    """
-    specials = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokens = [*specials.values(), "|", ",", *words()]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = Lowercase()
-    tokenizer.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation("isolated")])
-    tokenizer.post_processor = TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", vocabulary["</s>"])]
-    )
-    tokenizer.add_special_tokens(list(specials.values()))
-    folder.mkdir(parents=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 512,
-        **specials,
+def caption(template: str, facts: Facts) -> str:
+    """Fills a template; one of which nothing is left but "the one" becomes "the {figure}"."""
+    words = {
+        "size": facts.size,
+        "size2": SYNONYMS[facts.size],
+        "texture": facts.texture,
+        "texture2": SYNONYMS[facts.texture],
+        "colour": facts.colour,
+        "figure": facts.figure,
+        "another": "another" if facts.relation else "",
+        "other": "a {} {}".format(*facts.neighbour) if facts.neighbour else "",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "special_tokens_map.json").write_text(json.dumps(specials, indent=2) + "\n")
+    for kind, table in {"relation": RELATIONS, "place": PLACES, "ground": GROUNDS}.items():
+        value = getattr(facts, kind)
+        words[kind], words[f"{kind}2"] = table[value][:2] if value else ("", "")
+    text = " ".join(template.format(**words).split())
+    if text in ("the one", "the one that is"):
+        text = f"the {facts.figure}"
+    return re.sub(r"\ba(?= [aeiou])", "an", text)
 
 
-def write_vocabularies(folder: Path) -> None:
-    """Writes ``tags.txt``, ``attributes.json``, ``classes.json`` and ``tokenizer/``."""
-    (folder / "tags.txt").write_text("\n".join(TAGS) + "\n")
-    attributes = json.dumps({"attributes": attribute_entries()}, indent=1)
-    (folder / "attributes.json").write_text(attributes + "\n")
-    (folder / "classes.json").write_text(json.dumps(CLASSES) + "\n")
-    write_tokenizer(folder / "tokenizer")
+KINDS = ("figure", "colour", "texture", "size", "place", "ground", "relation", "neighbour")
+
+
+def facts_by_kind(facts: Facts) -> dict[str, str]:
+    """What is true of a figure by kind, those of KINDS that are clear; a neighbour: "red star"."""
+    values = {kind: getattr(facts, kind) for kind in KINDS}
+    values["neighbour"] = facts.neighbour and " ".join(facts.neighbour)
+    return {kind: value for kind, value in values.items() if value}
+
+
+def said_by_kind(text: str) -> dict[str, str]:
+    """What a caption says by kind, of KINDS those that it names; the first where it names several.
+
+    A relation may stand without a neighbour. What is left of the caption without relation and
+    neighbour, place and ground is about the figure itself.
+    """
+    said = {}
+    rest = text.lower()
+    if match := _RELATION.search(rest):
+        phrase, colour, figure = match.groups()
+        said["relation"] = _VALUES["relation"][phrase]
+        if figure:
+            said["neighbour"] = f"{colour} {figure}"
+    rest = _RELATION.sub(" | ", rest)
+    for kind in ("place", "ground", "figure", "colour", "texture", "size"):
+        if match := _PATTERNS[kind].search(rest):
+            said[kind] = _VALUES[kind][match.group(1)]
+            rest = _PATTERNS[kind].sub(" | ", rest)
+    return {kind: said[kind] for kind in KINDS if kind in said}
+
+
+def _phrase_values() -> dict[str, dict[str, str]]:
+    """By kind: the value that each phrase stands for."""
+    values = {"figure": {name: name for name in FIGURES}, "colour": {n: n for n in COLOURS}}
+    for kind, table in {"texture": TEXTURES, "size": SIZES}.items():
+        values[kind] = {word: name for name in table for word in (name, SYNONYMS[name])}
+    for kind, table in {"relation": RELATIONS, "place": PLACES, "ground": GROUNDS}.items():
+        values[kind] = {phrase: name for name, row in table.items() for phrase in row[:2]}
+    return values
+
+
+def _any_of(phrases: Iterable[str]) -> str:
+    """A pattern for one of some phrases, the longest that fits, between whole words."""
+    return rf"\b({'|'.join(sorted(map(re.escape, phrases), key=len, reverse=True))})\b"
+
+
+_VALUES = _phrase_values()
+_PATTERNS = {kind: re.compile(_any_of(phrases)) for kind, phrases in _VALUES.items()}
+_RELATION = re.compile(
+    _any_of(_VALUES["relation"])
+    + rf"(?: (?:an?|the) {_any_of(_VALUES['colour'])} {_any_of(_VALUES['figure'])}| another\b)?"
+)

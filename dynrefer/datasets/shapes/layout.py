@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from dynrefer.datasets.shapes.language import COLOURS, FIGURES, SIZES, TEXTURES
+from dynrefer.datasets.shapes.grounds import Grounds
 from dynrefer.datasets.shapes.rendering import (
     COLOUR_RGB,
     SUPERSAMPLING,
@@ -13,18 +13,21 @@ from dynrefer.datasets.shapes.rendering import (
     silhouette,
     window_of,
 )
+from dynrefer.datasets.shapes.words import COLOURS, FIGURES, SIZES, TEXTURES
 
-MAX_FIGURES = 8
-COUNT_SHARES = (0.06, 0.10, 0.15, 0.17, 0.17, 0.15, 0.11, 0.09)
+MAX_FIGURES = 6
+COUNT_SHARES = (0.06, 0.14, 0.20, 0.22, 0.20, 0.18)
 EXTENTS = {"small": (36.0, 42.0), "medium": (54.0, 64.0), "large": (84.0, 98.0)}
-IMAGE_MARGIN = 4.0  # px between a figure and the edge of the image
-FIGURE_GAP = 6.0  # px between the boxes of figures that do not overlap on purpose
+IMAGE_MARGIN = 8.0  # px between a figure and the edge of the image
+FIGURE_GAP = 10.0  # px between the boxes of figures that do not overlap on purpose
 HIDDEN_SHARES = (0.08, 0.28)  # how much of a figure the one in front may hide
-CANDIDATES, LAYOUTS = 40, 8
+CANDIDATES, LAYOUTS = 40, 5
 
 # px: the nearest figure is nearer than the next by this much, which shows in a view of the whole
 # image at 64 px too; a figure that overlaps another one needs less
 NEAREST_MARGIN, OVERLAP_MARGIN = 12.0, 4.0
+PLACE_BORDERS = (0.35, 0.65)  # shares of the image's width and height
+PLACE_MARGIN = 0.02  # nearer to a border than this it is unclear which place is meant
 ALIGNED, DIAGONAL = 0.5, 0.25  # shares of the shorter side that two boxes have in common
 
 
@@ -71,12 +74,27 @@ def _relation_of_pair(
     return "near" if max(common_x, common_y) < DIAGONAL else None
 
 
-def sample_layout(rng: np.random.Generator, width: int, height: int) -> list[Figure]:
-    """1 to 8 figures in drawing order, most of them in a clear relation to a neighbour."""
+def place_in_image(box: np.ndarray, width: int, height: int) -> str | None:
+    """Where the middle of a box (xyxy, pixels) is, as one of nine places; None at their borders."""
+    names = []
+    for low, high, side, words in (
+        (box[0], box[2], width, ("left", "", "right")),
+        (box[1], box[3], height, ("top", "", "bottom")),
+    ):
+        position = (low + high) / 2 / side
+        if min(abs(position - border) for border in PLACE_BORDERS) < PLACE_MARGIN:
+            return None
+        names.append(words[int(np.searchsorted(PLACE_BORDERS, position))])
+    across, down = names
+    return f"{down} {across}".strip() or "middle"
+
+
+def sample_layout(rng: np.random.Generator, grounds: Grounds) -> list[Figure]:
+    """1 to 6 figures in drawing order, most of them in a clear relation to a neighbour."""
     count = int(rng.choice(MAX_FIGURES, p=COUNT_SHARES)) + 1
     best, best_score = [], -1
     for _ in range(LAYOUTS):
-        figures = _place_figures(rng, count, width, height)
+        figures = _place_figures(rng, count, grounds)
         related = sum(r is not None for r in relate(np.array([f.box for f in figures])))
         if related > best_score:
             best, best_score = figures, related
@@ -85,15 +103,15 @@ def sample_layout(rng: np.random.Generator, width: int, height: int) -> list[Fig
     return best
 
 
-def _place_figures(rng: np.random.Generator, count: int, width: int, height: int) -> list[Figure]:
+def _place_figures(rng: np.random.Generator, count: int, grounds: Grounds) -> list[Figure]:
     figures: list[Figure] = []
     paired: set[int] = set()  # figures that already overlap another one
-    image_size = np.array([width, height])
+    image_size = np.array(grounds.zones.shape[::-1])
     for _ in range(count * CANDIDATES):
         if len(figures) == count:
             break
         figure, partner = _candidate(rng, figures, paired, image_size)
-        if _fits(figure, figures, partner, image_size):
+        if grounds.under(figure.box) and _fits(figure, figures, partner, image_size):
             if partner is not None:
                 paired |= {partner, len(figures)}
             figures.append(figure)
@@ -121,10 +139,10 @@ def _candidate(
     free = [i for i in range(len(figures)) if i not in paired]
     hosts = [i for i in free if figures[i].size == "large" and _room(figures[i]) is not None]
     chance = rng.random()
-    if hosts and figure.size == "small" and chance < 0.5:
+    if hosts and figure.size == "small" and chance < 0.22:
         partner = int(rng.choice(hosts))
         center = np.array(figures[partner].center) + rng.uniform(-8, 8, 2)
-    elif free and chance < 0.19:
+    elif free and chance < 0.06:
         partner = int(rng.choice(free))
         reach = (figures[partner].extent + figure.extent) / 2 * rng.uniform(0.55, 0.85)
         angle = rng.uniform(0, 2 * np.pi)
@@ -142,7 +160,7 @@ def _beside(rng: np.random.Generator, figure: Figure, anchor: Figure) -> np.ndar
     axis, side = int(rng.integers(2)), int(rng.choice([-1, 1]))
     half, anchor_half = ((f.box[2:] - f.box[:2]) / 2 for f in (figure, anchor))
     center = np.array(anchor.center)
-    center[axis] += side * (half[axis] + anchor_half[axis] + rng.uniform(8, 26))
+    center[axis] += side * (half[axis] + anchor_half[axis] + rng.uniform(12, 28))
     center[1 - axis] += rng.uniform(-0.3, 0.3) * min(half[1 - axis], anchor_half[1 - axis])
     return center
 

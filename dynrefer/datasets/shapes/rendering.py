@@ -1,4 +1,4 @@
-"""Drawing of the shapes world: outlines, fine textures and backgrounds, all anti-aliased.
+"""Drawing of the figures of the shapes world: outlines and fine textures, all anti-aliased.
 
 A texture swings evenly about its colour (equal mean), so that it is plain to see close up and
 all but gone, without a trace in the mean colour, once the whole image is shrunk. Its period grows
@@ -174,27 +174,6 @@ def paint(canvas: np.ndarray, figure: Figure) -> None:
     colour = fill * rgb + TEXTURE_SWING * swing + (alpha - fill) * 0.45 * rgb
     patch = canvas[y1:y2, x1:x2]
     patch[:] = patch * (1 - alpha) + np.clip(colour, 0, 255 * alpha)
-
-
-def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A calm background, pale or dark: float32 [height, width, 3], grey levels."""
-    pale = rng.random() < 0.7
-    tone = rng.uniform(216, 244, 3) if pale else rng.uniform(28, 56, 3)
-    kind = rng.choice(["plain", "gradient", "noise", "grid", "clouds"])
-    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
-    shade = np.zeros((height, width), np.float32)
-    if kind == "gradient":
-        angle = rng.uniform(0, 2 * np.pi)
-        shade = 36 * (np.cos(angle) * (xs / width - 0.5) + np.sin(angle) * (ys / height - 0.5))
-    elif kind == "noise":
-        shade = rng.normal(0, 6, (height, width)).astype(np.float32)
-    elif kind == "grid":
-        step = rng.integers(18, 31)
-        shade = np.where((xs % step < 1) | (ys % step < 1), -16 if pale else 16, 0)
-    elif kind == "clouds":
-        coarse = rng.normal(0, 9, (6, 6)).astype(np.float32)
-        shade = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return (shade[..., None] + tone).astype(np.float32)
 
 
 def draw(figures: list[Figure], canvas: np.ndarray) -> np.ndarray:

@@ -13,125 +13,25 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from dynrefer.datasets.shapes import language
-from dynrefer.datasets.shapes.layout import relate, sample_layout
-from dynrefer.datasets.shapes.rendering import Figure, background, draw, visible_part
+from dynrefer.datasets.shapes.scenes import annotation_of, render_scene
+from dynrefer.datasets.shapes.vocabularies import write_vocabularies
+from dynrefer.datasets.shapes.words import CLASSES
 from dynrefer.files import put_in_place
 from dynrefer.progress import Progress
 from dynrefer.workers import worker_pool
 
-VERSION = 5
+VERSION = 6
 SPLITS = ("train", "val", "test")
 MAX_IMAGES = 1_000_000  # of a split: image ids leave room for no more
-IMAGE_SIDES = (288, 353)  # px, width and height are drawn from this range
-UNLABELLED_SHARE = 0.1  # of the attribute labels
 IMAGES_A_PROCESS = 100  # fewer are not worth another process
 JPEG_OPTIONS = [cv2.IMWRITE_JPEG_QUALITY, 95]
 Written = tuple[dict[str, Any], list[dict[str, Any]]]  # an image record and its annotations
-
-
-@dataclass(frozen=True)
-class Region:
-    """A figure as it can be seen in its image.
-
-    ``box`` float64 [4] (xyxy, pixels) is the tight box of ``polygon``, the outline of the
-    visible part (COCO's flat x, y list); ``area`` is that part's area in square pixels.
-    ``relation`` and ``other`` (index of a region) are None where no relation is clear.
-    """
-
-    figure: Figure
-    box: np.ndarray
-    polygon: list[float]
-    area: float
-    relation: str | None = None
-    other: int | None = None
-
-
-def render_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[Region]]:
-    """Draws one image (uint8 [H, W, 3], RGB) and returns it with its regions.
-
-    The regions come in drawing order: a later one stands in front of an earlier one.
-    """
-    width, height = (int(side) for side in rng.integers(*IMAGE_SIDES, size=2))
-    figures = sample_layout(rng, width, height)
-    image = draw(figures, background(rng, width, height))
-    seen = [visible_part(figures, i, width, height) for i in range(len(figures))]
-    relations = relate(np.array([box for box, _, _ in seen]))
-    regions = []
-    for figure, (box, polygon, area), pair in zip(figures, seen, relations, strict=True):
-        name, other = pair or (None, None)
-        regions.append(Region(figure, box, polygon, area, name, other))
-    return image, regions
-
-
-def captions_of(regions: list[Region], index: int) -> list[str]:
-    """All reference captions of a region, the canonical one first."""
-    return [_caption(template, regions, index) for template in language.TEMPLATES]
-
-
-def _caption(template: str, regions: list[Region], index: int) -> str:
-    region, figure = regions[index], regions[index].figure
-    looks = (figure.size, figure.texture, figure.colour, figure.name)
-    other = None if region.other is None else regions[region.other].figure
-    return language.caption(template, *looks, region.relation, other and (other.colour, other.name))
-
-
-def _attribute_vector(region: Region, single: bool, rng: np.random.Generator) -> list[int]:
-    """1 true, 0 false, -1 unlabelled for each attribute.
-
-    A share of the labels is left out at random, and all relations where none is clear (in an
-    image with a ``single`` figure they are all false).
-    """
-    figure = region.figure
-    true = {figure.colour, figure.texture, figure.size, region.relation}
-    unclear = region.relation is None and not single
-    unknown = language.RELATIONS if unclear else ()
-    return [
-        -1 if rng.random() < UNLABELLED_SHARE or value in unknown else int(value in true)
-        for value in language.attribute_values()
-    ]
-
-
-def _annotation(
-    regions: list[Region], index: int, image_id: int, split: str, rng: np.random.Generator
-) -> dict[str, Any]:
-    region, figure = regions[index], regions[index].figure
-    other = None if region.other is None else regions[region.other].figure
-    subject_tags = (figure.name, figure.colour, figure.texture, figure.size)
-    other_tags = () if other is None else (other.name, other.colour)
-    # drawn in every split, so that a caption never shifts the labels behind it
-    drawn = int(rng.choice(len(language.TRAIN_TEMPLATES), p=language.TRAIN_TEMPLATE_SHARES))
-    captions = captions_of(regions, index)
-    training_caption = _caption(language.TRAIN_TEMPLATES[drawn], regions, index)
-    box = region.box
-    annotation = {
-        "id": image_id * 10 + index,
-        "image_id": image_id,
-        "bbox": [round(float(v), 2) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-        "segmentation": [region.polygon],
-        "area": round(region.area, 2),
-        "iscrowd": 0,
-        "category_id": language.CLASSES.index(figure.name) + 1,
-        "caption": captions[0] if split == "test" else training_caption,
-        "extra_info": {
-            "parser_result": {
-                "tag_set1": sorted(language.TAGS.index(tag) for tag in subject_tags),
-                "tag_set2": sorted(language.TAGS.index(tag) for tag in other_tags),
-            },
-            "ovad_result": {"att_vec": _attribute_vector(region, len(regions) == 1, rng)},
-            "coco_result": {"category": figure.name},
-        },
-    }
-    if split == "test":
-        annotation["captions"] = captions
-    return annotation
 
 
 def _write_image(split: str, folder: Path, seed: int, number: int) -> Written:
@@ -145,7 +45,7 @@ def _write_image(split: str, folder: Path, seed: int, number: int) -> Written:
     (folder / name).write_bytes(data.tobytes())
     height, width = image.shape[:2]
     record = {"id": image_id, "file_name": name, "width": width, "height": height}
-    return record, [_annotation(regions, k, image_id, split, rng) for k in range(len(regions))]
+    return record, [annotation_of(regions, k, image_id, split, rng) for k in range(len(regions))]
 
 
 def _each(write: Callable[[int], Written], count: int) -> Iterator[Written]:
@@ -170,7 +70,7 @@ def _write_split(folder: Path, split: str, count: int, seed: int, progress: bool
         "dataset": {"name": f"shapes {split}", "image_root": f"images/{split}"},
         "images": [record for record, _ in written],
         "annotations": annotations,
-        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(language.CLASSES)],
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(CLASSES)],
     }
     _write_json(folder / f"{split}.json", document)
     if split != "train":
@@ -222,7 +122,7 @@ def make_shapes(
     try:
         partial.mkdir(parents=True)
         regions = {s: _write_split(partial, s, n, seed, progress) for s, n in images.items()}
-        language.write_vocabularies(partial)
+        write_vocabularies(partial)
         world = {**parameters, "regions": regions}
         (partial / "world.json").write_text(json.dumps(world, indent=2) + "\n")
         if out.exists():
