@@ -2,9 +2,10 @@
 
 The published model starts from EVA-CLIP's two towers and BLIP-2's Q-Former. The shapes world has
 nothing of the kind, so this makes it in minutes; DynRefer trains from it with both towers frozen,
-as published. First the vision side learns classes and attributes. Then, with that side locked, the
-text encoder learns to tell which caption belongs to which region (contrast of CLIP, locked as in
-LiT, arXiv 2111.07991): regions are encoded once, so captions are seen many times in seconds.
+as published. First the vision side learns classes, attributes and what is beside a region. Then,
+with that side locked, the text encoder learns to tell which caption and which attributes belong to
+which region (contrast of CLIP, locked as in LiT, arXiv 2111.07991): regions are encoded once, so
+captions are seen many times in seconds.
 
     python scripts/pretrain_encoder.py --cfg-path configs/train/shapes.yaml --out output/encoder
     torchrun --standalone --nproc_per_node=2 scripts/pretrain_encoder.py ...   # the same, faster
@@ -33,6 +34,7 @@ if __name__ == "__main__":  # before the imports that take seconds
     arguments = _arguments()
 
 import logging
+import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -97,6 +99,7 @@ class Labels:
         types = [entry.type for entry in vocabularies.attributes.entries]
         tags = len(vocabularies.tags)
         self.groups = [len(classes), *(len(list(members)) for _, members in groupby(types)), tags]
+        self.attributes = slice(len(classes), len(classes) + len(types))
         self._by_id = {}
         for region in (index.region(position) for position in range(len(index))):
             class_ = torch.zeros(len(classes))
@@ -106,9 +109,9 @@ class Labels:
             beside[region.extra_info["parser_result"]["tag_set2"]] = 1
             self._by_id[region.id] = torch.cat([class_, attributes, beside])
 
-    def of(self, batch: RegionBatch) -> Tensor:
-        """Positives of a batch's regions, float [N, sum of groups]; unlabelled counts as none."""
-        return torch.stack([self._by_id[id_] for id_ in batch.ids])
+    def of(self, ids: Sequence[int | str]) -> Tensor:
+        """Positives of regions, float [N, sum of groups]; unlabelled counts as none."""
+        return torch.stack([self._by_id[id_] for id_ in ids])
 
 
 class PretrainedEncoder(nn.Module):
@@ -170,25 +173,31 @@ def use_sine_positions(vision: VisionEncoder) -> None:
 
 
 class TextContrast(nn.Module):
-    """A text encoder with two projections, thrown away afterwards, and CLIP's contrast."""
+    """A text encoder with two projections, thrown away afterwards, and CLIP's contrast.
 
-    def __init__(self, text_encoder: TextEncoder, region_width: int) -> None:
+    ``groups`` are the sizes of the types of attributes, each a softmax over its phrases.
+    """
+
+    def __init__(self, text_encoder: TextEncoder, region_width: int, groups: list[int]) -> None:
         super().__init__()
         self.text_encoder = text_encoder
+        self.groups = groups
         self.region_projection = nn.Linear(region_width, CONTRAST_WIDTH)
         self.text_projection = nn.Linear(text_encoder.width, CONTRAST_WIDTH)
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
-    def forward(self, regions: Tensor, captions: Sequence[str]) -> Tensor:
-        """Mean cross-entropy of finding each other, regions [B, region_width] and B captions."""
-        projected = (
-            self.region_projection(regions),
-            self.text_projection(self.text_encoder(captions)),
-        )
-        region, text = (functional.normalize(side, dim=-1) for side in projected)
-        logits = region @ text.T * self.log_scale.exp()
+    def forward(
+        self, regions: Tensor, captions: Sequence[str], phrases: Sequence[str], labels: Tensor
+    ) -> Tensor:
+        """Mean cross-entropy of finding each other, regions [B, region_width] and B captions, plus
+        that of finding each region's attributes, ``labels`` [B, A], by A ``phrases``."""
+        region = functional.normalize(self.region_projection(regions), dim=-1)
+        texts = self.text_projection(self.text_encoder([*captions, *phrases]))
+        scores = region @ functional.normalize(texts, dim=-1).T * self.log_scale.exp()
+        logits, attributes = scores.split([len(captions), len(phrases)], dim=1)
         own = torch.arange(len(logits), device=logits.device)
-        return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+        both = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
+        return both / 2 + _loss(attributes, labels, self.groups) / len(self.groups)
 
 
 def training_images(
@@ -246,7 +255,7 @@ def train_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespa
         for epoch in range(options.epochs):
             sampler.set_position(epoch)
             for batch in DataLoader(data, batch_sampler=sampler, collate_fn=RegionBatch.collate):
-                yield batch.to(model.device), labels.of(batch).to(model.device)
+                yield batch.to(model.device), labels.of(batch.ids).to(model.device)
 
     encoder = PretrainedEncoder(model, labels.groups).to(model.device).train()
     steps = options.epochs * len(sampler)
@@ -254,24 +263,23 @@ def train_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespa
 
 
 @torch.no_grad()
-def encode_regions(model: DynRefer, config: DictConfig, images: int) -> tuple[Tensor, list[str]]:
-    """Queries [N, Q * D] and captions: this process's share of the first ``images`` images.
-
-    Views are those of the evaluation (``run.view_selector``), in which most can be seen.
-    """
-    data = training_images(config, model.vocabularies, config.run.view_selector)
+def encode_regions(
+    model: DynRefer, data: RegionDatasets, images: int
+) -> tuple[Tensor, list[str], list[int | str]]:
+    """Queries [N, Q * D], captions and ids: this process's share of the first ``images`` images."""
     loader = DataLoader(
         data,
         batch_size=ENCODED_IMAGES,
         sampler=EvaluationSampler(min(images, len(data))),
         collate_fn=RegionBatch.collate,
     )
-    queries, captions = [], []
+    queries, captions, ids = [], [], []
     model.eval()
     for batch in Progress(loader, "encoding regions", unit="batch"):
         queries.append(model.encode(batch.to(model.device)).flatten(1))
         captions += batch.captions
-    return torch.cat(queries), captions
+        ids += batch.ids
+    return torch.cat(queries), captions, ids
 
 
 def random_batches(count: int, size: int, steps: int, seed: int) -> Iterator[list[int]]:
@@ -286,15 +294,27 @@ def random_batches(count: int, size: int, steps: int, seed: int) -> Iterator[lis
 
 
 def train_text_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespace) -> None:
-    """The text encoder learns which caption belongs to which region; the vision side is locked.
+    """The text encoder learns which text belongs to which region; the vision side is locked.
 
-    Each process contrasts within its own share of regions and of the batch.
+    Views are those of the evaluation (``run.view_selector``), in which most can be seen. Each
+    process contrasts within its own share of regions and of the batch; an attribute goes by one of
+    its phrases, drawn anew each step.
     """
-    regions, captions = encode_regions(model, config, options.text_images)
-    contrast = TextContrast(model.text_encoder, regions.shape[1]).to(model.device).train()
+    data = training_images(config, model.vocabularies, config.run.view_selector)
+    regions, captions, ids = encode_regions(model, data, options.text_images)
+    every = Labels(data.datasets[0].index, model.vocabularies)
+    labels, groups = every.of(ids)[:, every.attributes].to(model.device), every.groups[1:-1]
+    contrast = TextContrast(model.text_encoder, regions.shape[1], groups).to(model.device).train()
     size, seed = options.text_batch // world_size(), config.run.seed + rank()
+    drawn = random.Random(seed)
+    entries = model.vocabularies.attributes.entries
     batches = (
-        (regions[chosen], [captions[index] for index in chosen])
+        (
+            regions[chosen],
+            [captions[index] for index in chosen],
+            [drawn.choice(entry.phrases) for entry in entries],
+            labels[chosen],
+        )
         for chosen in random_batches(len(captions), size, options.text_steps, seed)
     )
     optimise(contrast, batches, options.text_steps, options.text_learning_rate, "text encoder")

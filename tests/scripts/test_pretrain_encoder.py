@@ -51,8 +51,8 @@ def test_labels_are_class_attributes_and_what_is_beside(run_file):
     parts = (FIGURES, words.COLOURS, words.TEXTURES, words.SIZES, words.RELATIONS)
     parts += (words.PLACES, words.GROUNDS, TAGS)
     assert labels.groups == [len(part) for part in parts]
-    batch = type("Batch", (), {"ids": [index.region(k).id for k in range(4)]})
-    for row, region in zip(labels.of(batch), map(index.region, range(4)), strict=True):
+    ids = [index.region(k).id for k in range(4)]
+    for row, region in zip(labels.of(ids), map(index.region, range(4)), strict=True):
         figure = region.extra_info["coco_result"]["category"]
         assert FIGURES[row[: len(FIGURES)].argmax()] == figure
         vector = torch.tensor(region.extra_info["ovad_result"]["att_vec"])
@@ -61,19 +61,22 @@ def test_labels_are_class_attributes_and_what_is_beside(run_file):
         assert row[-len(TAGS) :].nonzero().flatten().tolist() == beside
 
 
-def test_contrast_is_lowest_where_every_caption_meets_its_region(run_file):
+def test_contrast_is_lowest_where_every_text_meets_its_region(run_file):
     text_encoder = build_model(load_config(run_file).model).text_encoder
-    contrast = pretrain_encoder.TextContrast(text_encoder, region_width=32)
-    captions = ["the red one", "the star", "a small green ring"]
+    contrast = pretrain_encoder.TextContrast(text_encoder, region_width=32, groups=[2])
+    captions, phrases = ["the red one", "the star", "a small green ring"], ["the star", "the blue"]
+    true = torch.tensor([[0.0, 0], [1, 0], [0, 0]])  # of one region it is known
     with torch.no_grad():
         contrast.region_projection.load_state_dict(contrast.text_projection.state_dict())
         contrast.log_scale.fill_(5.0)
         regions = text_encoder(captions)
-        assert (
-            contrast(regions, captions) < 0.01 < 1 < contrast(regions, captions[1:] + captions[:1])
-        )
+        other = captions[1:] + captions[:1]
+        assert contrast(regions, captions, phrases, true) < 0.01
+        assert contrast(regions, other, phrases, true) > 1
+        assert contrast(regions, captions, phrases, true.flip(1)) > 1
         contrast.log_scale.fill_(-20.0)
-        torch.testing.assert_close(contrast(regions, captions), torch.tensor(math.log(3)))
+        loss = contrast(regions, captions, phrases, true)
+        torch.testing.assert_close(loss, torch.tensor(math.log(3) + math.log(2)))
 
 
 def test_random_batches_take_every_index_once_a_pass():
@@ -87,17 +90,21 @@ def test_random_batches_take_every_index_once_a_pass():
 def test_each_process_encodes_its_share_once(run_file, monkeypatch, images, taken):
     config = load_config(run_file)
     model = build_model(config.model)
+    views = config.run.view_selector
+    data = pretrain_encoder.training_images(config, model.vocabularies, views)
     shares = []
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     for rank in range(2):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(pretrain_encoder.encode_regions(model, config, images))
-    views = config.run.view_selector
-    index = pretrain_encoder.training_images(config, model.vocabularies, views).datasets[0].index
+        shares.append(pretrain_encoder.encode_regions(model, data, images))
+    index = data.datasets[0].index
     positions = [region for image in range(taken) for region in index.regions_of_image(image)]
-    captions = [index.region(position).caption for position in positions]
-    assert sorted(shares[0][1] + shares[1][1]) == sorted(captions)
-    assert all(len(queries) == len(texts) > 0 for queries, texts in shares)
+    regions = [
+        (index.region(position).caption, index.region(position).id) for position in positions
+    ]
+    read = [pair for _, texts, ids in shares for pair in zip(texts, ids, strict=True)]
+    assert sorted(read) == sorted(regions)
+    assert all(len(queries) == len(texts) > 0 for queries, texts, _ in shares)
     assert shares[0][0].shape[1] == 4 * 32  # queries side by side
 
 
