@@ -4,6 +4,7 @@ Lengths are pixels of the picture, which is made for about two pixels a point.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from itertools import accumulate, chain, combinations
 from pathlib import Path
@@ -58,7 +59,8 @@ def draw_regions(
 ) -> list[Image.Image]:
     """The image with numbered regions, then each region's views with their ratios and its words.
 
-    The words are caption, class, tags and the best attributes; fields that are None are left out.
+    The words are caption, class, tags and the best attributes, these with how far their scores are
+    above the mean of the region's; fields that are None are left out.
 
     Args:
         image: the whole image, RGB, of any size.
@@ -156,27 +158,42 @@ def _words(
         rows.append(_row("tags", _chips(prediction.tags or ["(none)"])))
     if prediction.attributes is not None and top:
         best = best_attributes(prediction.attributes, names, top)
-        bars = [_row("", _bar(*one), one[1]) for one in best[1:MOST_BARS]]
+        mean = statistics.fmean(prediction.attributes)
+        labels = ["attributes", *[""] * len(best)]
+        bars = [
+            _row(label, _bar(name, score - mean, best[0][1] - mean), f"{score - mean:+.2f}")
+            for label, (name, score) in zip(labels, best[:MOST_BARS], strict=False)
+        ]
         bars += [_row("", _more(len(best) - MOST_BARS))] if len(best) > MOST_BARS else []
-        rows.append(below([_row("attributes", _bar(*best[0]), best[0][1]), *bars], 2))
+        rows.append(below(bars, 2))
     return rows
 
 
-def _row(label: str, value: OffsetBox, score: float | None = None, size: int = TEXT) -> OffsetBox:
+def _row(
+    label: str, value: OffsetBox, score: float | str | None = None, size: int = TEXT
+) -> OffsetBox:
     """A row of the table; label and score stand on the first line (of ``size``) of the value."""
     height, base = height_of(size), 0.31 * (size - SMALL)
     name = area(LABELS, height, line(label, SMALL, FAINT, (0, base)))
     if score is None:
         return beside([name, value], 0)
-    number = line(f"{score:.2f}", SMALL, FAINT, (SCORES, base), ha="right")
+    text = score if isinstance(score, str) else f"{score:.2f}"
+    number = line(text, SMALL, FAINT, (SCORES, base), ha="right")
     return beside([name, value, area(SCORES, height, number)], 0)
 
 
-def _bar(label: str, score: float) -> OffsetBox:
-    """An attribute's label and its score in [0, 1] as a bar."""
+def _bar(label: str, above: float, most: float) -> OffsetBox:
+    """An attribute's label, and how far its score is above the mean as a bar, whole at ``most``.
+
+    The scores themselves have no temperature: all of a vocabulary are near each other.
+    """
     (width, height), whole = BAR_SIZE, height_of(TEXT)
     (shown,) = wrapped(label, TEXT, VALUES - width - 16, most=1)
-    x, y, end = VALUES - width, (whole - height) // 2, round(width * min(max(score, 0), 1))
+    x, y, end = (
+        VALUES - width,
+        (whole - height) // 2,
+        round(width * min(max(above / most, 0), 1)) if most else 0,
+    )
     bar = box(x, y, width, height, LINE), box(x, y, end, height, BAR)
     return area(VALUES, whole, line(shown), *bar)
 

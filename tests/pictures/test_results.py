@@ -250,6 +250,18 @@ def test_every_field_is_drawn():
     assert picture(attributes=None) == picture(top=0)
 
 
+def test_attributes_are_shown_by_how_far_they_are_above_the_mean():
+    """Their scores have no temperature: what all have in common says nothing."""
+
+    def picture(*scores):
+        page = draw_regions(grey(), [prediction(attributes=list(scores))], [[0, 0, 9, 9]], NAMES)
+        return page[0].tobytes()
+
+    assert picture(0.75, 0.5, 0.25) == picture(0.875, 0.625, 0.375)
+    assert picture(0.75, 0.5, 0.25) != picture(0.75, 0.625, 0.25)
+    picture(0.5, 0.5, 0.5)  # no bar has a length
+
+
 def test_a_prediction_of_one_decoder():
     only_tags = RegionPrediction(id=0, image_id=0, tags=["star"], ratios=[0.0])
     (page,) = draw_regions(grey(), [only_tags], [[1, 1, 9, 9]])
