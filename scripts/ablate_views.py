@@ -65,6 +65,12 @@ def fixed(*ratios: float) -> str:
     return f"{{name: fixed, ratios: {list(ratios)}}}"
 
 
+def evaluated_with(selector: str) -> tuple[str, str]:
+    """Options that make every task look with one selector."""
+    own = f"run.view_selectors.region_recognition={selector}"  # the configuration has one for it
+    return f"run.view_selector={selector}", own
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A view selector to evaluate with; ``name`` is that of its row."""
@@ -174,7 +180,7 @@ class Ablation:
                 f"run.max_epoch={self.options.epochs}",
                 f"run.batch_size_train={BATCH // self.options.processes}",
                 f"run.train_view_selector={training.selector}",
-                f"run.view_selector={own.selector}",
+                *evaluated_with(own.selector),
                 f"run.output_dir={folder}",
                 f"model.pretrained={self.encoder(seed)}",
                 "run.resume=auto",
@@ -186,7 +192,7 @@ class Ablation:
                     "evaluate.py",
                     *common,
                     f"run.load_ckpt_path={folder / 'checkpoints' / 'last'}",
-                    f"run.view_selector={evaluation.selector}",
+                    *evaluated_with(evaluation.selector),
                     f"run.output_dir={place}",
                     split="test",
                 )

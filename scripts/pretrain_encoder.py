@@ -20,9 +20,9 @@ from dynrefer.command_line import at_least, config_parser, entry_point
 def _arguments() -> argparse.Namespace:
     parser = config_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--epochs", type=at_least(1), default=1)
+    parser.add_argument("--epochs", type=at_least(1), default=2)
     parser.add_argument("--images", type=at_least(1), default=2, help="a step, with all regions")
-    parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--text-images", type=at_least(1), default=1200, help="for the text tower")
     parser.add_argument("--text-steps", type=at_least(1), default=1200)
     parser.add_argument("--text-batch", type=at_least(1), default=64, help="regions a step")
