@@ -58,7 +58,7 @@ def project(once, world, tmp_path_factory):
         _replace(folder / "configs/base/runs/shapes.yaml", "max_epoch: 2", "max_epoch: 1")
         _replace(folder / "configs/base/runs/shapes.yaml", "run:", "run:\n  report_regions: 3")
         model = folder / "configs/base/models/dynrefer_shapes.yaml"
-        _replace(model, "{min_length: 6}", "{min_length: 1, max_new_tokens: 3}")
+        _replace(model, "{min_length: 8, max_new_tokens: 26", "{min_length: 1, max_new_tokens: 3")
         shutil.copytree(world, folder / "data/shapes")
         stand_in = folder / PYTHON
         stand_in.parent.mkdir(parents=True)
