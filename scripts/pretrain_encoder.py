@@ -3,7 +3,7 @@
 The published model starts from EVA-CLIP's two towers and BLIP-2's Q-Former. The shapes world has
 nothing of the kind, so this makes it in minutes; DynRefer trains from it with both towers frozen,
 as published. First the vision side learns classes, attributes and what is beside a region. Then,
-with that side locked, the text encoder learns to tell which caption and which attributes belong to
+with that side locked, the text encoder learns to tell which caption, class and attributes belong to
 which region (contrast of CLIP, locked as in LiT, arXiv 2111.07991): regions are encoded once, so
 captions are seen many times in seconds.
 
@@ -99,7 +99,7 @@ class Labels:
         types = [entry.type for entry in vocabularies.attributes.entries]
         tags = len(vocabularies.tags)
         self.groups = [len(classes), *(len(list(members)) for _, members in groupby(types)), tags]
-        self.attributes = slice(len(classes), len(classes) + len(types))
+        self.named = len(classes) + len(types)  # the first so many labels have phrases
         self._by_id = {}
         for region in (index.region(position) for position in range(len(index))):
             class_ = torch.zeros(len(classes))
@@ -175,7 +175,8 @@ def use_sine_positions(vision: VisionEncoder) -> None:
 class TextContrast(nn.Module):
     """A text encoder with two projections, thrown away afterwards, and CLIP's contrast.
 
-    ``groups`` are the sizes of the types of attributes, each a softmax over its phrases.
+    ``groups`` are how many classes and attributes of each type there are, each a softmax over
+    their phrases.
     """
 
     def __init__(self, text_encoder: TextEncoder, region_width: int, groups: list[int]) -> None:
@@ -190,14 +191,14 @@ class TextContrast(nn.Module):
         self, regions: Tensor, captions: Sequence[str], phrases: Sequence[str], labels: Tensor
     ) -> Tensor:
         """Mean cross-entropy of finding each other, regions [B, region_width] and B captions, plus
-        that of finding each region's attributes, ``labels`` [B, A], by A ``phrases``."""
+        that of finding each region's class and attributes, ``labels`` [B, P], by P ``phrases``."""
         region = functional.normalize(self.region_projection(regions), dim=-1)
         texts = self.text_projection(self.text_encoder([*captions, *phrases]))
         scores = region @ functional.normalize(texts, dim=-1).T * self.log_scale.exp()
-        logits, attributes = scores.split([len(captions), len(phrases)], dim=1)
+        logits, named = scores.split([len(captions), len(phrases)], dim=1)
         own = torch.arange(len(logits), device=logits.device)
         both = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
-        return both / 2 + _loss(attributes, labels, self.groups) / len(self.groups)
+        return both / 2 + _loss(named, labels, self.groups) / len(self.groups)
 
 
 def training_images(
@@ -298,21 +299,22 @@ def train_text_encoder(model: DynRefer, config: DictConfig, options: argparse.Na
 
     Views are those of the evaluation (``run.view_selector``), in which most can be seen. Each
     process contrasts within its own share of regions and of the batch; an attribute goes by one of
-    its phrases, drawn anew each step.
+    its phrases, drawn anew each step, a class by its only one.
     """
     data = training_images(config, model.vocabularies, config.run.view_selector)
     regions, captions, ids = encode_regions(model, data, options.text_images)
     every = Labels(data.datasets[0].index, model.vocabularies)
-    labels, groups = every.of(ids)[:, every.attributes].to(model.device), every.groups[1:-1]
+    labels, groups = every.of(ids)[:, : every.named].to(model.device), every.groups[:-1]
     contrast = TextContrast(model.text_encoder, regions.shape[1], groups).to(model.device).train()
     size, seed = options.text_batch // world_size(), config.run.seed + rank()
     drawn = random.Random(seed)
-    entries = model.vocabularies.attributes.entries
+    classes = model.vocabularies.classes.phrases
+    attributes = [entry.phrases for entry in model.vocabularies.attributes.entries]
     batches = (
         (
             regions[chosen],
             [captions[index] for index in chosen],
-            [drawn.choice(entry.phrases) for entry in entries],
+            [*classes, *map(drawn.choice, attributes)],
             labels[chosen],
         )
         for chosen in random_batches(len(captions), size, options.text_steps, seed)
