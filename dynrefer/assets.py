@@ -21,6 +21,9 @@ from dynrefer.progress import Progress
 
 COMMAND = "python scripts/download_assets.py"
 
+# What the names of files begin with that an installed Python package carries.
+PACKAGE = "package://"
+
 # Of a repository: small files that are wanted, and weights, of which the first kind that it has is.
 _TEXTS = (".json", ".txt", ".model")
 _WEIGHTS = (".safetensors", ".bin")
@@ -106,6 +109,11 @@ def local_path(value: str) -> str:
     if asset is None or value not in (asset.url, asset.repository) or Path(value).exists():
         return value
     return asset.target if Path(asset.target).exists() else value
+
+
+def is_in_package(value: str) -> bool:
+    """Whether a value means a file of an installed Python package, which is no path."""
+    return value.startswith(PACKAGE)
 
 
 def fetch_hint(value: str) -> str:

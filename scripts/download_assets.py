@@ -18,7 +18,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dynrefer.assets import ASSETS, Asset, fetch, find_asset, local_path, verify
+from dynrefer.assets import ASSETS, Asset, fetch, find_asset, is_in_package, local_path, verify
 from dynrefer.command_line import plain_parser
 from dynrefer.config import load_config
 
@@ -64,12 +64,12 @@ class Need:
 
 
 def needs_of(config: DictConfig) -> list[Need]:
-    """What a configuration names, each value once."""
+    """What a configuration names, each value once; pip installs what packages carry."""
     keys: dict[str, list[str]] = {}
     for key in KEYS:
         value = OmegaConf.select(config, key)
         for item in value if isinstance(value, ListConfig) else [value]:
-            if isinstance(item, str) and item:
+            if isinstance(item, str) and item and not is_in_package(item):
                 keys.setdefault(item, []).append(key)
     return [Need(", ".join(named_by), item, find_asset(item)) for item, named_by in keys.items()]
 

