@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,24 @@ def run_together(
     group = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [{**group, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)]
     return _run(command, cwd, before, ranks)
+
+
+@contextmanager
+def running_script(*command: object, cwd: Path, **more: str):
+    """A script in one process while it runs: the process, and the file of what it prints.
+
+    It is killed in the end if it still runs.
+    """
+    printed = cwd / "printed"
+    words = [str(word) for word in command]
+    start = functools.partial(_become, words, cwd, None)
+    process = context.Process(target=start, args=(environment_of(**more), printed, printed))
+    process.start()
+    try:
+        yield process, printed
+    finally:
+        process.kill()
+        process.join()
 
 
 def _run(command, cwd, before, environments):

@@ -36,15 +36,23 @@ def open_mask(path: str | Path, label: int | None = None) -> np.ndarray:
     name, _, value = path.name.rpartition(":")
     if label is None and name and value.isdecimal() and not path.exists():
         path, label = path.with_name(name), int(value)
-    image = decoded(path, frames=1)
+    return picture_mask(decoded(path, frames=1), f"mask file {path}", label)
+
+
+def picture_mask(image: Image.Image, what: str, label: int | None = None) -> np.ndarray:
+    """As :func:`open_mask`, of a picture that is decoded already.
+
+    Args:
+        image: of one frame, in the mode in which it is stored.
+        what: name of the picture in messages.
+        label: see :func:`open_mask`.
+    """
     lossy, image = image.format in _LOSSY, upright(image)
     if label is not None:
         values = np.asarray(image)[..., None] if image.mode == "P" else _values(image)
         if lossy or (values != values[..., :1]).any():
             has = "loses detail" if lossy else "has colours"
-            raise ImageError(
-                f"mask file {path} {has}; label {label} needs whole numbers, as in PNG"
-            )
+            raise ImageError(f"{what} {has}; label {label} needs whole numbers, as in PNG")
         mask, wanted = values[..., 0] == label, f"of label {label}"
     elif (alpha := _alpha(image)) is not None:
         mask, wanted = alpha > 0, "that can be seen"
@@ -52,13 +60,13 @@ def open_mask(path: str | Path, label: int | None = None) -> np.ndarray:
         values = _values(image)
         if _is_photograph(values, lossy):
             raise ImageError(
-                f"mask file {path} is a photograph; a mask is black, or of no opacity, but in the "
-                "region, or holds a few whole numbers as labels"
+                f"{what} is a photograph; a mask is black, or of no opacity, but in the region, or "
+                "holds a few whole numbers as labels"
             )
         least, wanted = (127, "brighter than half") if lossy else (0, "that is not black")
         mask = (values > least).any(axis=2)
     if not mask.any():
-        raise ImageError(f"mask file {path} has no pixel {wanted}")
+        raise ImageError(f"{what} has no pixel {wanted}")
     return mask
 
 

@@ -1,0 +1,1 @@
+"""What answers people and programs: the service."""
