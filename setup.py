@@ -25,6 +25,10 @@ VICUNA = ["sentencepiece>=0.2", "protobuf>=4"]
 # it requires llama-cpp-python, which pip would compile and nothing uses (docs/install.md).
 SMOLLM2 = ["gguf>=0.17"]
 
+# The service, and the client that its tests speak to it with.
+APP = ["fastapi>=0.115", "uvicorn>=0.32", "python-multipart>=0.0.18", "prometheus_client>=0.21"]
+APP_TESTS = ["httpx2>=2", "openai>=3"]
+
 setup(
     name="dynrefer",
     version=VERSION.group(1),
@@ -58,7 +62,10 @@ setup(
             "webdataset>=1.0",  # shards are read by it in the tests
             *VICUNA,
             *SMOLLM2,
+            *APP,
+            *APP_TESTS,
         ],
+        "app": APP,
         "ray": ["ray[data]>=2.40"],
         "smollm2": SMOLLM2,
         "vicuna": VICUNA,

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
@@ -92,7 +92,7 @@ def create_app(
         content = {"status": "ok" if is_alive else "down", "version": __version__}
         return JSONResponse(content, 200 if is_alive else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def numbers() -> Response:
         """Counters, for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer import command_line
+from dynrefer.app.serve import serve_parser
 from dynrefer.commands import parsers
 from dynrefer.files import shipped
 
@@ -81,6 +82,7 @@ COMMANDS: dict[str, Command | Scripts] = {
     "caption": Command(
         "describes the regions of many images", parsers.caption, "dynrefer.commands.caption:main"
     ),
+    "serve": Command("answers over HTTP", serve_parser, "dynrefer.app.serve:main"),
     "convert": Scripts(
         "Converts public downloads to annotation files, and checkpoints.",
         {name: f"scripts/convert/{name}.py" for name in CONVERTERS}
