@@ -191,6 +191,7 @@ class Ablation:
                 self._run(
                     "evaluate.py",
                     *common,
+                    f"model.pretrained={self.encoder(seed)}",
                     f"run.load_ckpt_path={folder / 'checkpoints' / 'last'}",
                     *evaluated_with(evaluation.selector),
                     f"run.output_dir={place}",
@@ -200,13 +201,18 @@ class Ablation:
     def _run(
         self, script: str, *options: str, out: Path | None = None, split: str | None = None
     ) -> None:
-        """One of the project's scripts under torchrun; CalledProcessError where it fails."""
+        """One of the project's scripts under torchrun; ChildProcessError where it fails."""
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc_per_node={self.options.processes}", script]
         command += ["--cfg-path", str(self.options.cfg_path)]
         command += ["--out", str(out)] if out else []
         command += ["--split", split] if split else []
-        subprocess.run([*command, "--options", *options, *self.options.options], check=True)
+        command += ["--options", *options, *self.options.options]
+        if code := subprocess.run(command).returncode:
+            raise ChildProcessError(
+                f"{script} ended with {code}, its own message stands above; what is finished is "
+                "kept, the same command goes on from there"
+            )
 
 
 def metrics_file(folder: Path) -> Path:

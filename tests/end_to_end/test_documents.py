@@ -29,6 +29,7 @@ LEFT_OUT = {
     r"pip install": "makes an environment",
     r".*configs/train/shapes_smollm2": "98 MB and hours; tests/models/test_gguf_language_models.py",
     r".*scripts/benchmark_": "minutes of work; tests/scripts runs them with small numbers",
+    r".*scripts/ablate_views": "hours of training; tests/scripts tests what it starts",
     r"\S+ scripts/download_assets.py (?!.*--list)": "gigabytes; tests/test_assets.py",
     r"\S+ -m dynrefer.datasets.shapes .*--images 2400": "the quickstart's, which is there",
 }

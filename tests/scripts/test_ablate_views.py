@@ -22,8 +22,7 @@ def commands(monkeypatch):
     """Commands that would have run; each leaves what the real one leaves."""
     seen = []
 
-    def run(command, check):
-        assert check
+    def run(command):
         seen.append(command)
         number = float(option(command, "run.seed") or 7)
         if "--out" in command:
@@ -35,6 +34,7 @@ def commands(monkeypatch):
         folder.mkdir(parents=True)
         metrics = {"region_recognition": {"accuracy": 80 + number}}
         (folder / name).write_text(json.dumps({"metrics": metrics}))
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
     return seen
@@ -77,10 +77,10 @@ def test_every_training_is_a_valid_configuration(tmp_path, commands):
         config = load_config(CONFIG, command[command.index("--options") + 1 :])
         selector = config.run.view_selector
         assert config.run.view_selectors.region_recognition == selector
+        assert config.model.pretrained == str(tmp_path / "seed3" / "encoder")
         if "train.py" in command:
             assert config.run.seed == 3 and config.run.max_epoch == 1
             assert config.run.batch_size_train * 2 == 16
-            assert config.model.pretrained == str(tmp_path / "seed3" / "encoder")
     folders = [option(command, "run.output_dir") for command in commands[1:]]
     assert len(set(folders)) == len(folders) == 12
 
@@ -97,3 +97,9 @@ def test_what_cannot_be_done_is_said(tmp_path, commands, more, message):
     with pytest.raises(ValueError, match=message):
         ablate_views.main(parsed(tmp_path, *more))
     assert not commands
+
+
+def test_a_training_that_fails_ends_it_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 3))
+    with pytest.raises(ChildProcessError, match="pretrain_encoder.py ended with 3, its own"):
+        ablate_views.main(parsed(tmp_path))
