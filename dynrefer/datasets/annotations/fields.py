@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,12 @@ def label_of(kind: str, record: Any, position: int, key: str = "id") -> str:
     """What a report calls a record: by its id, else by its position in the file."""
     known = isinstance(record, dict) and isinstance(record.get(key), (int, str))
     return f"{kind} {record[key]!r}" if known else f"{kind} at position {position}"
+
+
+def labelled(kind: str, records: Iterable[Any], key: str = "id") -> Iterator[tuple[str, Any]]:
+    """Records, each after what a report calls it."""
+    for position, record in enumerate(records):
+        yield label_of(kind, record, position, key), record
 
 
 def value_of(record: Any, key: str, kinds: type | tuple[type, ...], *older_keys: str) -> Any:

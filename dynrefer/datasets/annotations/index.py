@@ -76,7 +76,8 @@ class AnnotationIndex:
     def __init__(self, directory: Path, source: Path, image_root: str | ImageRoot | None) -> None:
         self.directory, self.source, self._given_root = directory, source, image_root
         summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-        self.image_root = _image_root(source, image_root, summary["image_root"])
+        given = Path(image_root) if isinstance(image_root, str) else image_root
+        self.image_root = given or recorded_folder(source, summary["image_root"])
         self.bad_records = Cases(Counter(summary["counts"]), summary["named"])
         self.largest_tag, self.region_of_largest_tag = summary["largest_tag"]
         self._images = Lines(directory / "images.jsonl")
@@ -120,8 +121,14 @@ class AnnotationIndex:
         else:
             root = ""  # shards hold no other files
         places = _index_places(source, f"{bad_records}:{require_caption}:{root}")
-        found = (cls._opened(place, source, image_root) for place in places)
-        index = next(filter(None, found), None)
+        index = None
+        for place in places:
+            try:
+                if index is None and place.is_dir():
+                    index = cls(place, source, image_root)
+            except (ValueError, KeyError, IndexError, EOFError, OSError) as error:
+                logger.warning("%s is damaged (%s) and is made again", place, error)
+                shutil.rmtree(place, ignore_errors=True)
         if index is None:
             options = root, bad_records == "strict", require_caption
             index = cls(_make_index(places, source, *options), source, image_root)
@@ -129,20 +136,6 @@ class AnnotationIndex:
             first = next(iter(index.bad_records.named.values()))[0]
             logger.warning("%s: left out %s; the first: %s", source, index.bad_records, first)
         return index
-
-    @classmethod
-    def _opened(
-        cls, directory: Path, source: Path, image_root: str | ImageRoot | None
-    ) -> "AnnotationIndex | None":
-        """The index that lies there; None where there is none, or a damaged one, which goes."""
-        if not directory.is_dir():
-            return None
-        try:
-            return cls(directory, source, image_root)
-        except (ValueError, KeyError, IndexError, EOFError, OSError) as error:
-            logger.warning("%s is damaged (%s) and is made again", directory, error)
-            shutil.rmtree(directory, ignore_errors=True)
-            return None
 
     def __reduce__(self) -> tuple:
         return AnnotationIndex, (self.directory, self.source, self._given_root)
@@ -187,12 +180,6 @@ class AnnotationIndex:
         return int(self._image_of_region[i])
 
 
-def _image_root(source: Path, given: str | ImageRoot | None, recorded: str) -> ImageRoot:
-    if given is not None:
-        return Path(given) if isinstance(given, str) else given
-    return recorded_folder(source, recorded)
-
-
 def _index_places(source: Path, policy: str) -> tuple[Path, Path]:
     """Where an index may lie: beside the file, else in the user's cache directory."""
     status = source.stat()
@@ -200,12 +187,10 @@ def _index_places(source: Path, policy: str) -> tuple[Path, Path]:
     home = Path(os.path.expanduser("~"))  # stays "~" for a user without one
     own = home / ".cache" if home.is_absolute() else Path(tempfile.gettempdir())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or own) / "dynrefer"
-    beside = source.with_name(_index_name(source, key))
-    return beside, cache / _index_name(source, f"{key}:{source.resolve()}")
-
-
-def _index_name(source: Path, key: str) -> str:
-    return f"{source.name}.index-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    keys = key, f"{key}:{source.resolve()}"
+    digests = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in keys]
+    beside, cached = (f"{source.name}.index-{digest}" for digest in digests)
+    return source.with_name(beside), cache / cached
 
 
 def _make_index(places: tuple[Path, Path], source: Path, *options: Any) -> Path:

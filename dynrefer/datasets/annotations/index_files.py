@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from dynrefer.datasets.annotations.fields import BadRecord, Cases, Identity, printable
-from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
-from dynrefer.datasets.annotations.records import (
-    check_images,
-    known_annotations,
-    recorded_folder,
-    region_row,
+from dynrefer.datasets.annotations.fields import (
+    BadRecord,
+    Cases,
+    Identity,
+    identity_of,
+    labelled,
+    printable,
 )
+from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
+from dynrefer.datasets.annotations.records import check_images, recorded_folder, region_row
 from dynrefer.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -135,24 +137,26 @@ class _Regions:
     def lines(self, bad: Cases) -> Iterator[bytes]:
         """Their lines in the order of the file; the others are counted as bad."""
         positions = {identity: position for position, identity in enumerate(self._images)}
-        annotations = Progress(
-            iterate_items(self._source, "annotations"),
-            desc=f"indexing {self._source.name}",
-            unit=" regions",
-            delay=QUIET_SECONDS,
-        )
-        for annotation in known_annotations(annotations, self._images, bad):
-            image_id = annotation["image_id"]
+        ids: set[Identity] = set()
+        records, name = iterate_items(self._source, "annotations"), f"indexing {self._source.name}"
+        records = Progress(records, desc=name, unit=" regions", delay=QUIET_SECONDS)
+        for label, record in labelled("annotation", records):
             try:
-                row = region_row(annotation, self._images[image_id], self._captions)
+                identity, image = identity_of(record), identity_of(record, "image_id")
+                if identity in ids:
+                    raise BadRecord("duplicate id", "another annotation has it")
+                if image not in positions:
+                    raise BadRecord("unknown image id", f"{image!r} is not among the good 'images'")
+                ids.add(identity)
+                row = region_row(record, self._images[image], self._captions)
                 line = _line(row)
             except BadRecord as error:
-                bad.add_bad(f"annotation {annotation['id']!r}", error)
+                bad.add_bad(label, error)
                 continue
             tags = row[-1].get("parser_result", {})
             for tag in (*tags.get("tag_set1", ()), *tags.get("tag_set2", ())):
-                self.largest_tag = max(self.largest_tag, (tag, row[0]), key=itemgetter(0))
-            self.image_of_region.append(positions[image_id])
+                self.largest_tag = max(self.largest_tag, (tag, identity), key=itemgetter(0))
+            self.image_of_region.append(positions[image])
             yield line
 
 

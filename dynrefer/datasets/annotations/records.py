@@ -5,7 +5,7 @@ region is [id, image id, box xyxy, captions, extra_info].
 """
 
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from dynrefer.datasets.annotations.fields import (
     Cases,
     Identity,
     captions_of,
-    checked_text,
     finite_numbers,
     identity_of,
-    label_of,
+    labelled,
     members_of,
     size_of,
     text_of,
@@ -49,7 +48,7 @@ def check_images(
 ) -> dict[Identity, list]:
     """Rows of the usable images by id, in the order of the file; no name may leave ``root``."""
     rows: dict[Identity, list] = {}
-    for position, record in enumerate(records):
+    for label, record in labelled("image", records):
         try:
             row = [identity_of(record), text_of(record, "file_name"), *size_of(record)]
             if row[0] in rows:
@@ -58,27 +57,8 @@ def check_images(
                 raise BadRecord("file outside the image root", f"{row[1]!r} in {root}")
             rows[row[0]] = row
         except BadRecord as error:
-            bad.add_bad(label_of("image", record, position), error)
+            bad.add_bad(label, error)
     return rows
-
-
-def known_annotations(
-    annotations: Iterable[Any], images: Container[Identity], bad: Cases
-) -> Iterator[dict]:
-    """Annotations with a new id and a known image, one by one in the order given."""
-    ids: set[Identity] = set()
-    for position, annotation in enumerate(annotations):
-        try:
-            identity, image_id = identity_of(annotation), identity_of(annotation, "image_id")
-            if identity in ids:
-                raise BadRecord("duplicate id", "another annotation has it")
-            if image_id not in images:
-                raise BadRecord("unknown image id", f"{image_id!r} is not among the good 'images'")
-        except BadRecord as error:
-            bad.add_bad(label_of("annotation", annotation, position), error)
-            continue
-        ids.add(identity)
-        yield annotation
 
 
 def region_row(annotation: dict[str, Any], image: list, require_caption: bool) -> list:
@@ -130,7 +110,10 @@ def _mask_box(mask: dict[str, Any], width: int, height: int) -> list[float]:
     if mask.get("size") != [height, width]:
         wanted = f"the image's [{height}, {width}]"
         raise BadRecord("wrong type", f"mask 'size' is {mask.get('size')}, must be {wanted}")
-    runs = _run_lengths(counts) if isinstance(counts, str) else _whole_numbers(mask, "counts")
+    try:
+        runs = run_lengths(counts) if isinstance(counts, str) else _whole_numbers(mask, "counts")
+    except ValueError as error:
+        raise BadRecord("wrong type", f"mask 'counts': {error}") from error
     if min(runs, default=-1) < 0 or sum(runs) != width * height:
         raise BadRecord("wrong type", f"mask 'counts' must add up to {width * height} pixels")
     # Runs go down the columns, without and with the region in turn.
@@ -144,13 +127,6 @@ def _mask_box(mask: dict[str, Any], width: int, height: int) -> list[float]:
     y1 = int(np.where(one_column, first % height, 0).min())
     y2 = int(np.where(one_column, last % height, height - 1).max())
     return [x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)]
-
-
-def _run_lengths(text: str) -> list[int]:
-    try:
-        return run_lengths(checked_text(text, "counts"))
-    except ValueError as error:
-        raise BadRecord("wrong type", f"mask 'counts': {error}") from error
 
 
 def _widened(box: list[float]) -> list[float]:

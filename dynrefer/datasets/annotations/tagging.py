@@ -32,15 +32,10 @@ def tag_annotations(
 ) -> Iterator[Annotation]:
     """Copies of annotations, in their order, with ``extra_info.parser_result`` filled in.
 
-    A region with several captions gets the tags of all of them. One without a caption (none,
-    null or blank) comes out as it went in.
-
-    Args:
-        annotations: in the release's format.
-        vocabulary: what tag_set1 (of the subject) and tag_set2 (of others) index.
-        parser: the name of a registered parser, or one of that vocabulary.
-        processes: workers; 1 parses in this process.
-        synonyms: a table of the user's own, for a parser given by name.
+    A region with several captions gets the tags of all of them; one without a caption (none, null
+    or blank) comes out as it went in. ``parser`` is the name of a registered one, which may have a
+    table of the user's own ``synonyms``, or one of the vocabulary, which tag_set1 (of the subject)
+    and tag_set2 (of others) index. With one of ``processes`` this one parses.
 
     Raises ValueError naming the id for a caption or an extra_info of the wrong type, for
     ``processes`` below 1 and for an empty vocabulary, ChildProcessError where a worker dies, and
@@ -50,9 +45,10 @@ def tag_annotations(
         raise ValueError(f"processes is {processes}; valid is 1 or more")
     # Built here even for workers, so that an unknown name is not their traceback.
     built = build_tag_parser(parser, vocabulary, synonyms) if isinstance(parser, str) else parser
-    if processes == 1:
-        return _tag_here(annotations, built)
-    return _tag_in_workers(annotations, built, processes)
+    if processes > 1:
+        return _tag_in_workers(annotations, built, processes)
+    texts = ((annotation, captions_to_tag(annotation)) for annotation in annotations)
+    return (_with_tags(annotation, _parse_all(built, captions)) for annotation, captions in texts)
 
 
 def captions_to_tag(annotation: Annotation) -> list[str]:
@@ -65,12 +61,6 @@ def captions_to_tag(annotation: Annotation) -> list[str]:
         return captions_of(annotation)
     except BadRecord as error:
         raise ValueError(f"annotation {annotation.get('id')!r}: {error}") from error
-
-
-def _tag_here(annotations: Iterable[Annotation], parser: TagParser) -> Iterator[Annotation]:
-    for annotation in annotations:
-        captions = captions_to_tag(annotation)
-        yield _with_tags(annotation, _parse_all(parser, captions) if captions else None)
 
 
 def _tag_in_workers(
@@ -107,12 +97,12 @@ def _start_worker(parser: TagParser) -> None:
 
 
 def _parse_chunk(texts: list[list[str]]) -> list[ParsedTags | None]:
-    return [_parse_all(_worker_parser, captions) if captions else None for captions in texts]
+    return [_parse_all(_worker_parser, captions) for captions in texts]
 
 
-def _parse_all(parser: TagParser, captions: list[str]) -> ParsedTags:
-    if len(captions) == 1:
-        return parser(captions[0])
+def _parse_all(parser: TagParser, captions: list[str]) -> ParsedTags | None:
+    if not captions:
+        return None
     results = [parser(caption) for caption in captions]
     subject = dict.fromkeys(tag for result in results for tag in result.subject)
     others = dict.fromkeys(tag for result in results for tag in result.others)
@@ -133,14 +123,14 @@ def read_annotations(path: str | Path) -> tuple[dict[str, Any], Iterator[Annotat
     Raises FileNotFoundError, and ValueError naming the file for one that is no annotation file;
     a record that is no object on reaching it.
     """
-    return read_members(path, without=("annotations",)), _objects(path)
 
+    def objects() -> Iterator[Annotation]:
+        for number, record in enumerate(iterate_items(path, "annotations")):
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}: annotations[{number}] is {record!r}; valid is an object")
+            yield record
 
-def _objects(path: str | Path) -> Iterator[Annotation]:
-    for position, record in enumerate(iterate_items(path, "annotations")):
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}: annotations[{position}] is {record!r}; valid is an object")
-        yield record
+    return read_members(path, without=("annotations",)), objects()
 
 
 def write_annotations(

@@ -16,16 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dynrefer.datasets.annotations.fields import BadRecord, finite_numbers, text_of, value_of
-from dynrefer.datasets.annotations.json_stream import iterate_items
-from dynrefer.datasets.convert.reading import (
-    PlacedBox,
-    categories_of,
-    category_of,
-    check_overlap,
-    convert_regions,
-    read_images,
-    read_other_members,
-)
+from dynrefer.datasets.convert import reading
 from dynrefer.datasets.convert.visual_genome import image_names
 from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder
 
@@ -39,45 +30,33 @@ EXPECTED = {
 
 
 def convert_coco(source: str | Path, out: str | Path, images: ImageFolder) -> AnnotationWriter:
-    """Converts a COCO instances file; returns the finished writer with its counts.
-
-    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
-    no COCO instances.
-    """
+    """Converts a COCO instances file."""
     source = Path(source)
-    categories = categories_of(read_other_members(source), source)
+    categories = reading.categories_of(reading.read_other_members(source), source)
     names = {category["id"]: category["name"] for category in categories}
 
     def labels_of(record: Any) -> dict[str, Any]:
-        category = category_of(record, names)
+        category = reading.category_of(record, names)
         recognition = {"category": category, "category_id": record["category_id"]}
         labels = {"caption": category, "extra_info": {"coco_result": recognition}}
         segmentation = record.get("segmentation")
         return {"segmentation": segmentation, **labels} if segmentation else labels
 
-    sections = {"categories": categories}
-    with AnnotationWriter(out, images, [source], EXPECTED.get(source.name), sections) as writer:
-        writer.counts["classes"] = len(categories)
-        table = read_images(source, writer)
-        convert_regions(iterate_items(source, "annotations"), table, writer, labels_of, _own_box)
-    return writer
+    def own_box(record: Any, image: Image) -> reading.PlacedBox:
+        box = finite_numbers(value_of(record, "bbox", list), "bbox", count=4)
+        reading.check_overlap(box, image)
+        return box, None
 
-
-def _own_box(record: Any, image: Image) -> PlacedBox:
-    box = finite_numbers(value_of(record, "bbox", list), "bbox", count=4)
-    check_overlap(box, image)
-    return box, None
+    writer = _writer(source, out, images, {"categories": categories})
+    writer.counts["classes"] = len(categories)
+    return reading.convert_records(writer, source, labels_of, own_box)
 
 
 def convert_ovad(source: str | Path, out: str | Path, images: ImageFolder) -> AnnotationWriter:
-    """Converts OVAD's annotations; returns the finished writer with its counts.
-
-    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
-    not OVAD's.
-    """
+    """Converts OVAD's annotations."""
     source = Path(source)
-    members = read_other_members(source)
-    attributes, categories = members.get("attributes"), categories_of(members, source)
+    members = reading.read_other_members(source)
+    attributes, categories = members.get("attributes"), reading.categories_of(members, source)
     if not isinstance(attributes, list) or not attributes:
         raise ValueError(f"{source}: needs 'attributes'; other members: {sorted(members)}")
     names = {category["id"]: category["name"] for category in categories}
@@ -88,24 +67,17 @@ def convert_ovad(source: str | Path, out: str | Path, images: ImageFolder) -> An
         if not len(known) == len(labels) == len(attributes):
             raise BadRecord("wrong label", f"'att_vec' must hold {len(attributes)} of 1, 0, -1")
         extra_info = {"ovad_result": {"att_vec": labels}}
-        return {"caption": category_of(record, names), "extra_info": extra_info}
+        return {"caption": reading.category_of(record, names), "extra_info": extra_info}
 
-    sections = {"attrs": attributes, "cats": categories}
-    with AnnotationWriter(out, images, [source], EXPECTED.get(source.name), sections) as writer:
-        writer.counts.update(attributes=len(attributes), classes=len(categories))
-        table = read_images(source, writer)
-        convert_regions(iterate_items(source, "annotations"), table, writer, labels_of)
-    return writer
+    writer = _writer(source, out, images, {"attrs": attributes, "cats": categories})
+    writer.counts.update(attributes=len(attributes), classes=len(categories))
+    return reading.convert_records(writer, source, labels_of)
 
 
 def convert_region_captions(
     source: str | Path, out: str | Path, images: ImageFolder
 ) -> AnnotationWriter:
-    """Converts images, boxes (xywh) and captions; returns the finished writer with its counts.
-
-    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
-    not COCO-style.
-    """
+    """Converts images, boxes (xywh) and captions."""
     source = Path(source)
 
     def names_of(record: Any) -> tuple[str, ...]:
@@ -114,7 +86,11 @@ def convert_region_captions(
     def labels_of(record: Any) -> dict[str, Any]:
         return {"caption": text_of(record, "caption"), "extra_info": {}}
 
-    with AnnotationWriter(out, images, [source], EXPECTED.get(source.name)) as writer:
-        table = read_images(source, writer, names_of)
-        convert_regions(iterate_items(source, "annotations"), table, writer, labels_of)
-    return writer
+    writer = _writer(source, out, images)
+    return reading.convert_records(writer, source, labels_of, names_of=names_of)
+
+
+def _writer(
+    source: Path, out: str | Path, images: ImageFolder, sections: dict[str, Any] | None = None
+) -> AnnotationWriter:
+    return AnnotationWriter(out, images, [source], EXPECTED.get(source.name), sections)

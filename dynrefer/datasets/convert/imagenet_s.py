@@ -25,32 +25,25 @@ def convert_imagenet_s(
 ) -> AnnotationWriter:
     """Converts the annotations, and writes ``<out stem>_class.json``, the class names in order.
 
-    Ids of images and regions are their places in the file, from 0. Returns the finished writer.
-
-    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
-    of another kind, and for a class without a name.
+    Ids of images and regions are their places in the file, from 0. Raises ValueError for a class
+    without a name.
     """
     source, out = Path(source), Path(out)
     names = read_class_names(class_names)
     classes: dict[str, int] = {}
     with AnnotationWriter(out, images, [source], EXPECTED) as writer:
         for position, record in enumerate(iterate_items(source)):
-            label = f"image {position}"
-            try:
+            with writer.dropping(f"image {position}"):
                 word = text_of(record, "category_word")
                 if word not in names:
                     raise ValueError(f"{class_names}: has no name for class '{word}' of {source}")
-                number = classes.setdefault(word, len(classes))
+                result = {"category_word": word}
+                result["category_id"] = classes.setdefault(word, len(classes))
                 image = _image(record, position, images)
                 region, change = _region(record, image)
-            except BadRecord as error:
-                writer.drop(label, error)
-                continue
-            if change:
-                writer.change(label, change)
-            result = {"category_word": word, "category_id": number}
-            extra_info = {"imagenet_s_result": result}
-            writer.add(image, {**region, "caption": names[word], "extra_info": extra_info})
+                labels = {"caption": names[word], "extra_info": {"imagenet_s_result": result}}
+                writer.change(f"image {position}", change)
+                writer.add(image, {**region, **labels})
         writer.counts["classes"] = len(classes)
     text = json.dumps([names[word] for word in classes], indent=0, ensure_ascii=False)
     write_text(out.with_name(f"{out.stem}_class.json"), f"{text}\n")

@@ -5,18 +5,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # What broken bytes can raise in an unpickler, by the documentation of pickletools and by trial.
-_BROKEN = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-)
+_BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)
+_BROKEN += (ValueError, OverflowError, MemoryError)
 
 
 class _ForeignName(Exception):

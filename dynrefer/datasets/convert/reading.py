@@ -1,6 +1,6 @@
 """What the converters of COCO-style files share: boxes, images, categories, regions by record."""
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,17 @@ from dynrefer.datasets.annotations.fields import (
     finite_numbers,
     identity_of,
     label_of,
+    labelled,
     size_of,
     text_of,
     value_of,
 )
 from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
-from dynrefer.datasets.convert.writing import AnnotationWriter, Image
+from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder
 
 Box = list[float]
-# Of an image that was left out, why.
-ImageTable = dict[Identity, Image | BadRecord]
 PlacedBox = tuple[Box, str | None]  # a box in its image, and what that changed, if anything
+NamesOf = Callable[[Any], tuple[str, ...]]  # where the image of a record may lie in its folder
 
 
 def box_of(record: Any, image: Image, box_format: str = "xywh") -> PlacedBox:
@@ -28,15 +28,9 @@ def box_of(record: Any, image: Image, box_format: str = "xywh") -> PlacedBox:
 
     Raises BadRecord for a box without area or wholly outside.
     """
-    box = finite_numbers(value_of(record, "bbox", list), "bbox", count=4)
+    box = x, y, width, height = finite_numbers(value_of(record, "bbox", list), "bbox", count=4)
     if box_format == "xyxy":
-        box = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-    return box_in_image(box, image)
-
-
-def box_in_image(box: Box, image: Image) -> PlacedBox:
-    """A box xywh clipped to its image; BadRecord for one without area or wholly outside."""
-    x, y, width, height = box
+        box = x, y, width, height = [x, y, width - x, height - y]
     if width <= 0 or height <= 0:
         raise BadRecord("box has no area", f"{box} (x, y, width, height)")
     check_overlap(box, image)
@@ -57,6 +51,33 @@ def check_overlap(box: Box, image: Image) -> None:
         raise BadRecord("box outside its image", f"{box} (x, y, width, height) in {size}")
 
 
+class ImageTable(dict[Identity, Image | BadRecord]):
+    """Images by id; in the place of one that was left out, why."""
+
+    def place(
+        self, identity: Identity, record: Any, folder: ImageFolder, names_of: NamesOf
+    ) -> None:
+        """Adds an image of a size, found in a folder; BadRecord for one that cannot be used."""
+        if identity in self:
+            raise BadRecord("duplicate id", "an earlier image has it")
+        try:
+            width, height = size_of(record)
+            name = folder.find(*names_of(record))
+            self[identity] = {"id": identity, "file_name": name, "width": width, "height": height}
+        except BadRecord as error:
+            self[identity] = error
+            raise
+
+    def image(self, identity: Identity) -> Image:
+        """The image of an id; BadRecord for an id without an image and for an image left out."""
+        if identity not in self:
+            raise BadRecord("unknown image id", f"{identity!r} is not among the images")
+        image = self[identity]
+        if isinstance(image, BadRecord):
+            raise BadRecord("image left out", f"image {identity!r}: {image}")
+        return image
+
+
 def file_name_of(record: Any) -> tuple[str, ...]:
     """Where an image may lie under its folder, by its ``file_name``."""
     return (text_of(record, "file_name"),)
@@ -65,72 +86,50 @@ def file_name_of(record: Any) -> tuple[str, ...]:
 def read_images(
     source: Path,
     writer: AnnotationWriter,
-    names_of: Callable[[Any], tuple[str, ...]] = file_name_of,
+    names_of: NamesOf = file_name_of,
     wanted: Container[Identity] | None = None,
 ) -> ImageTable:
-    """The images of a COCO-style file by id; those that cannot be used are dropped and reported.
+    """The images of a COCO-style file; those that cannot be used are dropped and reported.
 
     ``wanted`` are the ids that matter, where not all do.
-
-    Raises ValueError where the file is no COCO-style JSON.
     """
-    table: ImageTable = {}
-    for position, record in enumerate(iterate_items(source, "images")):
-        label = label_of("image", record, position)
-        try:
+    table = ImageTable()
+    for label, record in labelled("image", iterate_items(source, "images")):
+        with writer.dropping(label):
             identity = identity_of(record)
-            if wanted is not None and identity not in wanted:
-                continue
-            if identity in table:
-                raise BadRecord("duplicate id", "an earlier image has it")
-        except BadRecord as error:
-            writer.drop(label, error)
-            continue
-        try:
-            width, height = size_of(record)
-            name = writer.images.find(*names_of(record))
-            table[identity] = {"id": identity, "file_name": name, "width": width, "height": height}
-        except BadRecord as error:
-            table[identity] = error
-            writer.drop(label, error)
+            if wanted is None or identity in wanted:
+                table.place(identity, record, writer.images, names_of)
     return table
 
 
-def image_of(table: ImageTable, identity: Identity) -> Image:
-    """The image of an id; BadRecord for an id without an image and for an image left out."""
-    if identity not in table:
-        raise BadRecord("unknown image id", f"{identity!r} is not among the images")
-    image = table[identity]
-    if isinstance(image, BadRecord):
-        raise BadRecord("image left out", f"image {identity!r}: {image}")
-    return image
-
-
-def convert_regions(
-    records: Iterator[Any],
-    table: ImageTable,
+def convert_records(
     writer: AnnotationWriter,
+    source: Path,
     labels_of: Callable[[Any], dict[str, Any]],
     box_of: Callable[[Any, Image], PlacedBox] = box_of,
-    numbered: bool = False,
-) -> None:
-    """Adds a region for each record: its box in its image and what ``labels_of`` says of it.
+    names_of: NamesOf = file_name_of,
+    detections: Iterable[Any] | None = None,
+) -> AnnotationWriter:
+    """Writes a region for each annotation of a COCO-style file, and returns the finished writer.
 
-    ``numbered`` regions have no ids of their own and are counted from 1, those dropped too.
+    A region has its box in its image and what ``labels_of`` says of it. ``detections`` take the
+    place of the annotations; they have no ids and are counted from 1, those dropped too.
     """
-    for position, record in enumerate(records):
-        label = label_of("annotation", record, position)
-        try:
-            image = image_of(table, identity_of(record, "image_id"))
-            identity = position + 1 if numbered else identity_of(record)
-            box, change = box_of(record, image)
-            region = {"id": identity, "image_id": image["id"], "bbox": box, **labels_of(record)}
-        except BadRecord as error:
-            writer.drop(label, error)
-            continue
-        if change:
-            writer.change(label, change)
-        writer.add(image, region)
+    records = iterate_items(source, "annotations") if detections is None else detections
+    with writer:
+        table = read_images(source, writer, names_of)
+        for number, (label, record) in enumerate(labelled("annotation", records), start=1):
+            with writer.dropping(label):
+                image = table.image(identity_of(record, "image_id"))
+                identity = identity_of(record) if detections is None else number
+                box, change = box_of(record, image)
+                region = {"id": identity, "image_id": image["id"], "bbox": box, **labels_of(record)}
+                writer.change(label, change)
+                writer.add(image, region)
+        if detections is not None:
+            usable = sum(isinstance(image, dict) for image in table.values())
+            writer.counts["images without a box"] = usable - writer.counts["images"]
+    return writer
 
 
 def read_other_members(source: Path) -> dict[str, Any]:

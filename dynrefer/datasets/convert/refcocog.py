@@ -13,15 +13,15 @@ from dynrefer.datasets.annotations.fields import (
     BadRecord,
     Identity,
     identity_of,
-    label_of,
+    labelled,
     text_of,
     value_of,
 )
 from dynrefer.datasets.annotations.json_stream import iterate_items
 from dynrefer.datasets.convert.plain_pickle import read_plain_pickle
-from dynrefer.datasets.convert.reading import PlacedBox, box_of, image_of, read_images
+from dynrefer.datasets.convert.reading import box_of, read_images
 from dynrefer.datasets.convert.visual_genome import AnnotationStep
-from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder, split_writers
+from dynrefer.datasets.convert.writing import AnnotationWriter, ImageFolder, split_writers
 
 SPLITS = ("train", "val", "test")
 GROUPINGS = ("sentence", "region")
@@ -44,10 +44,7 @@ def convert_refcocog(
     """Converts ``refs(umd).p`` with the boxes of ``instances.json`` to one file a split.
 
     ``outs`` names the file of each wanted split; ``step`` may complete the annotations on their
-    way, in order. Returns the finished writers by split.
-
-    Raises FileNotFoundError and ValueError, naming the file, for files that are not there, not of
-    RefCOCOg, or pickles of more than plain data; ValueError for a split without a usable region.
+    way, in order. Raises ValueError for a pickle of more than plain data.
     """
     if by not in GROUPINGS:
         raise ValueError(f"by is {by!r}; valid: {', '.join(GROUPINGS)}")
@@ -67,27 +64,22 @@ class _Source:
     """COCO's images and boxes, and the refs that point to them."""
 
     def __init__(
-        self,
-        refs: list[Any],
-        instances: Path,
-        writers: Mapping[str, AnnotationWriter],
+        self, refs: list[Any], instances: Path, writers: Mapping[str, AnnotationWriter]
     ) -> None:
         self._refs, self._writers = refs, writers
         self.split_of: dict[Identity, str] = {}
         # What belongs to no split, or to several, is reported with the first.
         self._first = next(iter(writers.values()))
-        image_ids, object_ids = self._wanted("image_id"), self._wanted("ann_id")
-        self.images = read_images(instances, self._first, wanted=image_ids)
+        self.images = read_images(instances, self._first, wanted=self._wanted("image_id"))
         self._objects: dict[Identity, dict[str, Any]] = {}
-        for position, record in enumerate(iterate_items(instances, "annotations")):
-            try:
+        wanted = self._wanted("ann_id")
+        for label, record in labelled("annotation", iterate_items(instances, "annotations")):
+            with self._first.dropping(label):
                 identity = identity_of(record)
                 if identity in self._objects:
                     raise BadRecord("duplicate id", "an earlier annotation has it")
-                if identity in object_ids:
+                if identity in wanted:
                     self._objects[identity] = {key: record.get(key) for key in _OBJECT_KEYS}
-            except BadRecord as error:
-                self._first.drop(label_of("annotation", record, position), error)
 
     def _wanted(self, key: str) -> set[Identity]:
         """The ids under a key of the refs of the wanted splits."""
@@ -97,62 +89,41 @@ class _Source:
 
     def regions(self, by: str) -> Iterator[dict[str, Any]]:
         """The regions of the wanted splits, in the order of the refs."""
-        for position, ref in enumerate(self._refs):
-            label = label_of("ref", ref, position, "ref_id")
+        for label, ref in labelled("ref", self._refs, "ref_id"):
             split = ref.get("split") if isinstance(ref, dict) else None
             if split not in SPLITS:
                 self._first.drop(label, BadRecord("unknown split", repr(split)))
-                continue
-            if split not in self._writers:
-                continue
-            writer = self._writers[split]
-            try:
-                regions = list(self._regions_of(ref, label, writer, by))
-            except BadRecord as error:
-                writer.drop(label, error)
-                continue
-            writer.counts["refs"] += 1
-            for region in regions:
-                self.split_of.setdefault(region["id"], split)
-                yield region
+            elif split in self._writers:
+                with self._writers[split].dropping(label):
+                    for region in self._regions_of(ref, label, self._writers[split], by):
+                        self.split_of.setdefault(region["id"], split)
+                        yield region
 
     def _regions_of(
         self, ref: Any, label: str, writer: AnnotationWriter, by: str
-    ) -> Iterator[dict[str, Any]]:
+    ) -> list[dict[str, Any]]:
         owner, object_id = identity_of(ref, "image_id"), identity_of(ref, "ann_id")
-        box, change = self._box(object_id, image_of(self.images, owner))
-        sentences = list(self._sentences(value_of(ref, "sentences", list), label, writer))
-        if not sentences:
-            raise BadRecord("no sentence", "none of its sentences can be used")
-        if change:
-            writer.change(label, change)
-        extra = {"refcocog": {"ref_id": identity_of(ref, "ref_id"), "ann_id": object_id}}
-        common = {"image_id": owner, "bbox": box}
-        if by == "sentence":
-            for identity, sentence in sentences:
-                yield {"id": identity, **common, "caption": sentence, "extra_info": extra}
-        else:
-            captions = [sentence for _, sentence in sentences]
-            texts = {"caption": captions[0], "captions": captions}
-            yield {"id": extra["refcocog"]["ref_id"], **common, **texts, "extra_info": extra}
-
-    def _sentences(
-        self, records: list[Any], label: str, writer: AnnotationWriter
-    ) -> Iterator[tuple[Identity, str]]:
-        for position, record in enumerate(records):
-            try:
-                sentence = identity_of(record, "sent_id"), text_of(record, "sent")
-            except BadRecord as error:
-                name = label_of("sentence", record, position, "sent_id")
-                writer.drop(f"{name} of {label}", error)
-                continue
-            writer.counts["sentences"] += 1
-            yield sentence
-
-    def _box(self, object_id: Identity, image: Image) -> PlacedBox:
+        image = self.images.image(owner)
         if object_id not in self._objects:
             raise BadRecord("unknown annotation id", f"{object_id!r} is not in the instances file")
-        owner = self._objects[object_id]["image_id"]
-        if owner != image["id"]:
-            raise BadRecord("unknown image id", f"says {image['id']!r}, its object is in {owner!r}")
-        return box_of(self._objects[object_id], image)
+        found = self._objects[object_id]
+        if found["image_id"] != owner:
+            detail = f"says {owner!r}, its object is in {found['image_id']!r}"
+            raise BadRecord("unknown image id", detail)
+        box, change = box_of(found, image)
+        sentences: list[tuple[Identity, str]] = []
+        for name, record in labelled("sentence", value_of(ref, "sentences", list), "sent_id"):
+            with writer.dropping(f"{name} of {label}"):
+                sentences.append((identity_of(record, "sent_id"), text_of(record, "sent")))
+        writer.counts["sentences"] += len(sentences)
+        if not sentences:
+            raise BadRecord("no sentence", "none of its sentences can be used")
+        writer.change(label, change)
+        ref_id = identity_of(ref, "ref_id")
+        writer.counts["refs"] += 1
+        place = {"image_id": owner, "bbox": box}
+        extra = {"extra_info": {"refcocog": {"ref_id": ref_id, "ann_id": object_id}}}
+        if by == "sentence":
+            return [{"id": id_, **place, "caption": text, **extra} for id_, text in sentences]
+        captions = [text for _, text in sentences]
+        return [{"id": ref_id, **place, "caption": captions[0], "captions": captions, **extra}]

@@ -14,7 +14,7 @@ list of references, and ``extra_info`` further labels, which are kept.
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from PIL import PngImagePlugin
 
 from dynrefer.datasets.annotations.fields import (
     BadRecord,
-    Identity,
     captions_of,
     finite_numbers,
     identity_of,
@@ -44,14 +43,10 @@ def convert_table(
 ) -> AnnotationWriter:
     """Converts a .csv or .jsonl file; image sizes are read from the images themselves.
 
-    ``step`` may complete the annotations on their way, in order. Returns the finished writer.
-
-    Raises FileNotFoundError for a missing file, and ValueError naming the file for one of another
-    kind or without the needed columns.
+    ``step`` may complete the annotations on their way, in order.
     """
     source = Path(source)
-    readers: dict[str, Callable[[Path], Iterator[Any]]] = {".csv": _csv, ".jsonl": _json_lines}
-    read = readers.get(source.suffix.lower())
+    read = {".csv": _csv, ".jsonl": _json_lines}.get(source.suffix.lower())
     if read is None:
         raise ValueError(f"{source}: must be a .csv or a .jsonl file")
     if not source.is_file():
@@ -73,24 +68,26 @@ class _Images:
 
     def find(self, name: str) -> Image:
         if name not in self._by_name:
-            self._by_name[name] = self._read(name)
+            try:
+                self._by_name[name] = self._read(name)
+            except BadRecord as error:
+                self._by_name[name] = error
         found = self._by_name[name]
         if isinstance(found, BadRecord):
             raise found
         return found
 
-    def _read(self, name: str) -> Image | BadRecord:
+    def _read(self, name: str) -> Image:
+        path = self._folder.root / self._folder.find(name)
         try:
-            with PIL.Image.open(self._folder.root / self._folder.find(name)) as image:
+            with PIL.Image.open(path) as image:
                 width, height = image.size
-        except BadRecord as error:
-            return error
         except Exception as error:  # PIL's readers raise of all kinds at broken files
-            return BadRecord("image cannot be read", f"{name}: {type(error).__name__}: {error}")
+            detail = f"{name}: {type(error).__name__}: {error}"
+            raise BadRecord("image cannot be read", detail) from error
         number = len(self.by_id) + 1
-        record = {"id": number, "file_name": name, "width": width, "height": height}
-        self.by_id[number] = record
-        return record
+        self.by_id[number] = {"id": number, "file_name": name, "width": width, "height": height}
+        return self.by_id[number]
 
 
 class _FreeNumbers:
@@ -110,26 +107,20 @@ def _regions(
     rows: Iterable[Any], images: _Images, numbers: _FreeNumbers, writer: AnnotationWriter
 ) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
-        try:
+        with writer.dropping(f"row {number}"):
             if isinstance(row, BadRecord):
                 raise row
             image = images.find(text_of(row, "image"))
             box, change = _box(row, image)
-            region = {"id": _identity(row, number, numbers), "image_id": image["id"], "bbox": box}
+            is_blank = row.get("id") in (None, "")
+            identity = numbers.of_row(number) if is_blank else identity_of(row)
+            region = {"id": identity, "image_id": image["id"], "bbox": box}
             captions, extra_info = captions_of(row), members_of(row.get("extra_info"), "extra_info")
-        except BadRecord as error:
-            writer.drop(f"row {number}", error)
-            continue
-        if change:
+            region["caption"] = captions[0] if captions else ""
+            if len(captions) > 1:
+                region["captions"] = captions
             writer.change(f"row {number}", change)
-        texts = {"caption": captions[0] if captions else ""}
-        if len(captions) > 1:
-            texts["captions"] = captions
-        yield {**region, **texts, "extra_info": extra_info}
-
-
-def _identity(row: dict[str, Any], number: int, numbers: _FreeNumbers) -> Identity:
-    return numbers.of_row(number) if row.get("id") in (None, "") else identity_of(row)
+            yield {**region, "extra_info": extra_info}
 
 
 def _box(row: dict[str, Any], image: Image) -> PlacedBox:
@@ -166,21 +157,16 @@ def _typed(row: dict[str, Any]) -> dict[str, Any] | BadRecord:
     """A row of texts with its numbers as numbers; an id is one where it is written as one."""
     if "" in row or None in row.values():
         return BadRecord("broken row", "has more or fewer cells than the header")
+    typed: dict[str, Any] = {key: row[key] for key in ("image", "caption")}
     try:
-        numbers = {
-            column: float(row[column])
-            for columns in _BOX_COLUMNS
-            for column in columns
-            if column in row
-        }
+        for column in {*row} & {*_BOX_COLUMNS[0], *_BOX_COLUMNS[1]}:
+            number = float(row[column])
+            typed[column] = int(number) if number.is_integer() else number
     except ValueError as error:
         return BadRecord("wrong type", str(error))
-    whole = {column: int(n) if n.is_integer() else n for column, n in numbers.items()}
     identity = row.get("id", "").strip()
-    if identity.isdecimal() and str(int(identity)) == identity:
-        identity = int(identity)
-    labels = {key: row[key] for key in ("image", "caption")}
-    return {**labels, **whole, "id": identity}
+    is_number = identity.isdecimal() and str(int(identity)) == identity
+    return typed | {"id": int(identity) if is_number else identity}
 
 
 def _json_lines(source: Path) -> Iterator[Any]:

@@ -8,7 +8,7 @@ outside its image is dropped from every split.
 """
 
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,12 +19,12 @@ from dynrefer.datasets.annotations.fields import (
     finite_numbers,
     identity_of,
     label_of,
-    size_of,
+    labelled,
     text_of,
     value_of,
 )
 from dynrefer.datasets.annotations.json_stream import iterate_items, read_members
-from dynrefer.datasets.convert.reading import Box, ImageTable, PlacedBox, check_overlap, image_of
+from dynrefer.datasets.convert.reading import Box, ImageTable, PlacedBox, check_overlap
 from dynrefer.datasets.convert.writing import AnnotationWriter, Image, ImageFolder, split_writers
 
 SPLITS = ("train", "val", "test")
@@ -37,18 +37,8 @@ EXPECTED_IMAGES = {
 MAX_WORDS = 15
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SYMBOLS = str.maketrans(
-    {
-        "½": "half",
-        "—": "-",
-        "™": "",
-        "¢": "cent",
-        "ç": "c",
-        "û": "u",
-        "é": "e",
-        "è": "e",
-        "°": " degree",
-        "…": "",
-    }
+    {"½": "half", "—": "-", "™": "", "¢": "cent", "°": " degree", "…": ""}
+    | {"ç": "c", "û": "u", "é": "e", "è": "e"}
 )
 
 AnnotationStep = Callable[[Iterator[dict[str, Any]]], Iterator[dict[str, Any]]]
@@ -73,16 +63,13 @@ def convert_visual_genome(
     """Converts Visual Genome to one file a split in one pass over the regions.
 
     ``outs`` names the file of each wanted split; ``step`` may complete the annotations on their
-    way, in order. Memory holds the images, not the regions. Returns the finished writers by split.
-
-    Raises FileNotFoundError and ValueError, naming file and place, for files that are not there or
-    not Visual Genome's, and ValueError for a split without a usable region.
+    way, in order. Memory holds the images, not the regions.
     """
     split_of = _splits(files.splits)
     sources = files.image_data, files.regions, files.splits
     expected = {split: {"images": count} for split, count in EXPECTED_IMAGES[version].items()}
     with split_writers(outs, images, sources, expected) as writers:
-        source = _Source(files, writers, split_of, only_coco=version == "vgcoco", images=images)
+        source = _Source(files, writers, split_of, only_coco=version == "vgcoco")
         for region in step(source.regions()):
             image = source.table[region["image_id"]]
             writers[split_of[image["id"]]].add(image, region)
@@ -152,33 +139,44 @@ class _Source:
         writers: Mapping[str, AnnotationWriter],
         split_of: Mapping[Identity, str],
         only_coco: bool,
-        images: ImageFolder,
     ) -> None:
         self._files, self._writers, self._split_of = files, writers, split_of
-        self._only_coco, self._folder = only_coco, images
         # Images of VG alone, where only those of COCO are wanted.
         self._passed_over: set[Identity] = set()
-        self.table = self._read_images()
+        self.table = ImageTable()
+        records = labelled("image", iterate_items(files.image_data), "image_id")
+        for label, identity, record in self._identified(records, "image_id", "id"):
+            writer = self._writer_of(identity)
+            if writer is None:
+                for other in writers.values():
+                    other.counts["source images in no split"] += identity not in split_of
+                continue
+            with writer.dropping(label):
+                if identity in self._passed_over:
+                    raise BadRecord("duplicate id", "an earlier image has it")
+                if only_coco and record.get("coco_id") is None and identity not in self.table:
+                    self._passed_over.add(identity)
+                    writer.counts["images not of COCO"] += 1
+                else:
+                    self.table.place(identity, record, writer.images, _names_of)
+        if not self.table:
+            raise ValueError(f"{files.image_data}: lists no image of the splits")
 
     def regions(self) -> Iterator[dict[str, Any]]:
         """Usable regions, image by image as the file has them; the others are dropped."""
         seen: set[Identity] = set()
-        for position, record in enumerate(iterate_items(self._files.regions)):
-            label = label_of("regions of image", record, position)
-            try:
-                identity = identity_of(record, "id", "image_id")
-                records = value_of(record, "regions", list)
-            except BadRecord as error:
-                self._drop_everywhere(label, error)
-                continue
+        records = labelled("regions of image", iterate_items(self._files.regions))
+        for label, identity, record in self._identified(records, "id", "image_id"):
             writer = self._writer_of(identity)
             if writer is None or identity in self._passed_over:
                 continue
-            if identity in seen:
-                writer.change(label, "image listed again, its regions added")
-            if records:
-                seen.add(identity)
-            yield from self._regions_of(identity, records, writer)
+            with writer.dropping(label):
+                regions = value_of(record, "regions", list)
+                if identity in seen:
+                    writer.change(label, "image listed again, its regions added")
+                if regions:
+                    seen.add(identity)
+                yield from self._regions_of(identity, regions, writer)
         for identity in sorted(self._split_of.keys() - seen - self._passed_over):
             writer = self._writer_of(identity)
             if writer is not None:
@@ -192,60 +190,33 @@ class _Source:
         for position, record in enumerate(records):
             key = "region_id" if isinstance(record, dict) and "region_id" in record else "id"
             label = label_of("region", record, position, key)
-            try:
-                image = image_of(self.table, identity)
-                region, change = _region(record, image, training)
-            except BadRecord as error:
-                writer.drop(f"{label} of image {identity!r}", error)
-                continue
-            if change:
+            with writer.dropping(f"{label} of image {identity!r}"):
+                region, change = _region(record, self.table.image(identity), training)
                 writer.change(label, change)
-            yield region
-
-    def _read_images(self) -> ImageTable:
-        """Images of the wanted splits by id."""
-        table: ImageTable = {}
-        for position, record in enumerate(iterate_items(self._files.image_data)):
-            label = label_of("image", record, position, "image_id")
-            try:
-                identity = identity_of(record, "image_id", "id")
-            except BadRecord as error:
-                self._drop_everywhere(label, error)
-                continue
-            writer = self._writer_of(identity)
-            if writer is None:
-                for other in self._writers.values():
-                    other.counts["source images in no split"] += identity not in self._split_of
-            elif identity in table or identity in self._passed_over:
-                writer.drop(label, BadRecord("duplicate id", "an earlier image has it"))
-            elif self._only_coco and record.get("coco_id") is None:
-                self._passed_over.add(identity)
-                writer.counts["images not of COCO"] += 1
-            else:
-                try:
-                    table[identity] = self._image(record, identity)
-                except BadRecord as error:
-                    table[identity] = error
-                    writer.drop(label, error)
-        if not table:
-            raise ValueError(f"{self._files.image_data}: lists no image of the splits")
-        return table
-
-    def _image(self, record: Any, identity: Identity) -> Image:
-        width, height = size_of(record)
-        # The address ends in the folder that the image has in VG's own archives.
-        folder = PurePosixPath(text_of(record, "url")).parent.name
-        name = self._folder.find(*image_names(f"{identity}.jpg", folder))
-        return {"id": identity, "file_name": name, "width": width, "height": height}
+                yield region
 
     def _writer_of(self, image_id: Identity) -> AnnotationWriter | None:
         """The file of the split that an image belongs to, where it is wanted."""
         return self._writers.get(self._split_of.get(image_id))
 
-    def _drop_everywhere(self, label: str, error: BadRecord) -> None:
-        """Of a record that does not say which split it belongs to."""
-        for writer in self._writers.values():
-            writer.drop(label, error)
+    def _identified(
+        self, records: Iterable[tuple[str, Any]], *keys: str
+    ) -> Iterator[tuple[str, Identity, Any]]:
+        """Records with their ids; one without may belong to any split, and all report it."""
+        for label, record in records:
+            try:
+                identity = identity_of(record, *keys)
+            except BadRecord as error:
+                for writer in self._writers.values():
+                    writer.drop(label, error)
+            else:
+                yield label, identity, record
+
+
+def _names_of(record: Any) -> tuple[str, ...]:
+    # The address ends in the folder that the image has in VG's own archives.
+    folder = PurePosixPath(text_of(record, "url")).parent.name
+    return image_names(f"{identity_of(record, 'image_id', 'id')}.jpg", folder)
 
 
 def _region(record: Any, image: Image, training: bool) -> tuple[dict[str, Any], str | None]:

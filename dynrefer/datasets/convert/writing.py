@@ -114,24 +114,28 @@ class AnnotationWriter:
 
         ``image`` has id, file_name, width and height; further keys are kept.
         """
-        label = f"region {annotation['id']!r}"
         row = self._images.get(image["id"]) or [image[key] for key in _IMAGE_KEYS]
-        try:
+        with self.dropping(f"region {annotation['id']!r}"):
             if annotation["id"] in self._ids:
                 raise BadRecord("duplicate id", "an earlier region has it")
             region_row(annotation, row[:4], require_caption=False)
             line = _encode(annotation)
             if not line.isascii() and printable(line) != line:
                 raise BadRecord("text is not UTF-8", printable(line))
+            if image["id"] not in self._images:
+                self._images[image["id"]] = [*row, _encode(dict(image))]
+                self.counts["images"] += 1
+            self._ids.add(annotation["id"])
+            self._regions_file.write(_separator(self.counts["regions"]) + line)
+            self.counts["regions"] += 1
+
+    @contextmanager
+    def dropping(self, record: str) -> Iterator[None]:
+        """Drops a record of the source where what is done with it raises BadRecord."""
+        try:
+            yield
         except BadRecord as error:
-            self.drop(label, error)
-            return
-        if image["id"] not in self._images:
-            self._images[image["id"]] = [*row, _encode(dict(image))]
-            self.counts["images"] += 1
-        self._ids.add(annotation["id"])
-        self._regions_file.write(_separator(self.counts["regions"]) + line)
-        self.counts["regions"] += 1
+            self.drop(record, error)
 
     def drop(self, record: str, error: BadRecord) -> None:
         """Notes that a record of the source was left out, and why."""
@@ -139,9 +143,10 @@ class AnnotationWriter:
         line = {"record": record, "reason": error.reason, "detail": str(error)}
         self._drops_file.write(printable(_encode(line)) + "\n")
 
-    def change(self, record: str, what: str) -> None:
-        """Notes that a record went in, but not as it was."""
-        self._changed.add(what, record)
+    def change(self, record: str, what: str | None) -> None:
+        """Notes that a record went in, but not as it was; None for no change."""
+        if what:
+            self._changed.add(what, record)
 
     def table(self) -> str:
         """Counts beside the expected ones, then drops and changes by reason with first cases."""
@@ -179,12 +184,12 @@ class AnnotationWriter:
             put_in_place(self._part("dropped"), dropped)
         else:
             dropped.unlink(missing_ok=True)
-        report = {
-            "converted": self.counts,
-            "expected": self.expected,
-            "dropped": _summary(self._dropped),
-            "changed": _summary(self._changed),
-        }
+        report = {"converted": self.counts, "expected": self.expected}
+        for title, cases in (("dropped", self._dropped), ("changed", self._changed)):
+            report[title] = {
+                reason: {"count": count, "first": cases.named[reason]}
+                for reason, count in cases.counts.most_common()
+            }
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         write_text(self.out.with_name(f"{self.out.name}.report.json"), text)
 
@@ -208,13 +213,6 @@ def split_writers(
         yield writers
         for writer in writers.values():
             writer.check()
-
-
-def _summary(cases: Cases) -> dict[str, Any]:
-    return {
-        reason: {"count": count, "first": cases.named[reason]}
-        for reason, count in cases.counts.most_common()
-    }
 
 
 def _separator(number: int) -> str:
