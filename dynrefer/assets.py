@@ -44,31 +44,20 @@ class Asset:
     """One published file, or one folder of a Hugging Face repository.
 
     Exactly one of ``url``, ``repository`` and ``page`` is set.
-
-    Attributes:
-        name: what the command line calls it.
-        target: file or folder that it becomes.
-        holds, licence: what it is, and its licence as the source states it.
-        keys: configuration keys that take it.
-        url, member: of the file; with ``member`` of a zip archive that holds it.
-        repository: "owner/name" on the Hugging Face hub; it publishes size and sha256 of files.
-        file, only: the one file wanted of it; without it what names of wanted files begin with.
-        page: where people fetch it by hand.
-        size, sha256: bytes and checksum, where published.
     """
 
-    name: str
-    target: str
+    name: str  # what the command line calls it
+    target: str  # file or folder that it becomes
     holds: str
-    licence: str
-    keys: list[str]
+    licence: str  # as the source states it
+    keys: list[str]  # configuration keys that take it
     url: str | None = None
-    repository: str | None = None
-    file: str | None = None
-    only: str = ""
-    page: str | None = None
-    member: str | None = None
-    size: int | None = None
+    repository: str | None = None  # "owner/name" on the Hugging Face hub
+    file: str | None = None  # the one wanted of the repository
+    only: str = ""  # what names of wanted files begin with, where there are several
+    page: str | None = None  # where people fetch it by hand
+    member: str | None = None  # of a zip archive at the url
+    size: int | None = None  # bytes, where published
     sha256: str | None = None
 
     @property
@@ -127,18 +116,13 @@ def fetch_hint(value: str) -> str:
 def fetch(
     asset: Asset, target: Path, folder: Path | None = None, mirror: str | None = None
 ) -> dict[str, str]:
-    """Puts an asset at its target; what arrives lies in a folder ``<target>.part`` until then.
+    """Puts an asset at its target, file or folder, which is there only when whole and checked.
 
-    Args:
-        target: file or folder to make; it is there only when it is whole and checked.
-        folder: holds a copy of it; nothing else is tried then.
-        mirror: address of a copy of such a folder; nothing else is tried then.
+    What arrives lies in a folder ``<target>.part`` until then. Where ``folder``, which holds a copy
+    of it, or ``mirror``, the address of such a folder, is given, nothing else is tried. Returns the
+    sha256 of each file, by its path relative to the target's folder.
 
-    Returns:
-        sha256 of each file, by its path relative to the target's folder.
-
-    Raises:
-        DownloadError: it cannot be had; the message says what to do by hand.
+    Raises DownloadError where it cannot be had; the message says what to do by hand.
     """
     work = part_of(target)
     try:

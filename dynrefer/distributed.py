@@ -56,14 +56,9 @@ def device_of(name: str, what: str) -> torch.device:
 def start(device: str, timeout_minutes: float = 60, join_minutes: float = 5) -> torch.device:
     """Joins the process group that torchrun describes and returns this process's device.
 
-    Args:
-        device: as for :func:`device_of`.
-        timeout_minutes: that one process waits for the others in training.
-        join_minutes: that it waits for them here.
-
-    Raises:
-        ValueError: the device or the number of processes is none.
-        ConnectionError: the process group cannot be joined; the port is named, it may be taken.
+    ``device`` is as for :func:`device_of`; a process waits for the others ``timeout_minutes`` in
+    training, ``join_minutes`` here. Raises ValueError for a device or a number of processes that is
+    none, ConnectionError where the group cannot be joined; the port is named, it may be taken.
     """
     chosen = device_of(device, "run.device:")
     count = os.environ.get("WORLD_SIZE", "1")
@@ -81,19 +76,14 @@ def start(device: str, timeout_minutes: float = 60, join_minutes: float = 5) -> 
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         logger.warning(
             "waiting for %s processes at %s, %g minutes at most: WORLD_SIZE is set and torchrun "
-            "did not do it; unset it to run alone",
-            count,
-            address,
-            join_minutes,
-        )
+            "did not do it; unset it to run alone", count, address, join_minutes,
+        )  # fmt: skip
     try:
         joining = dist.rendezvous("env://", timeout=timedelta(minutes=join_minutes))
         store, own_rank, size = next(iter(joining))
-        timeout = timedelta(minutes=timeout_minutes)
-        store.set_timeout(timeout)
-        dist.init_process_group(
-            backend, store=store, rank=own_rank, world_size=size, timeout=timeout
-        )
+        waiting = {"timeout": timedelta(minutes=timeout_minutes)}
+        store.set_timeout(**waiting)
+        dist.init_process_group(backend, store=store, rank=own_rank, world_size=size, **waiting)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConnectionError(
@@ -113,8 +103,7 @@ def stop() -> None:
 def gather_constant(local: Tensor) -> tuple[Tensor, int]:
     """Rows of all processes in order of rank, without gradient, and where the local ones start.
 
-    Raises:
-        ValueError: the processes hold different numbers of rows.
+    Raises ValueError where the processes hold different numbers of rows.
     """
     local = local.detach().contiguous()
     if world_size() == 1:
@@ -151,12 +140,7 @@ class TrainingBatchSampler(Sampler[list[int]]):
 
     Step s of an epoch is the slice [s * B * W, (s + 1) * B * W) of one permutation, whatever the
     number W of processes: with B * W fixed, training sees the same global batches. The last,
-    smaller global batch of an epoch is left out.
-
-    Args:
-        num_samples: samples of the dataset.
-        batch_size: samples a process and step, B.
-        seed: of the permutations; each epoch has its own.
+    smaller global batch of an epoch is left out; each epoch has a permutation of its own.
     """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:

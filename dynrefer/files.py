@@ -79,11 +79,7 @@ def put_in_place(part: Path, target: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Names ``path`` in what a full disk makes the system or a library raise.
-
-    Raises:
-        OSError: it cannot be written; one line that says which file or folder, and why.
-    """
+    """Names ``path`` in what a full disk makes the system or a library raise, as an OSError."""
     try:
         yield
     except Exception as error:
@@ -130,9 +126,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def check_writable(path: Path) -> None:
     """Checks that a file can be put at ``path``, before the work that makes it.
 
-    Raises:
-        OSError: there is no folder for it, or it cannot be written; ``path`` is a folder or a
-            device; or no file can have the name.
+    Raises OSError where there is no folder for it, or it cannot be written; ``path`` is a folder or
+    a device; or no file can have the name.
     """
     try:
         if path.exists() and not path.is_file():

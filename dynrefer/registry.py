@@ -6,17 +6,8 @@ from typing import Any, TypeVar
 
 Registered = TypeVar("Registered")
 
-KINDS = (
-    "model",
-    "dataset",
-    "processor",
-    "task",
-    "runner",
-    "lr_schedule",
-    "view_selector",
-    "text_encoder",
-    "tag_parser",
-)
+KINDS = ("model", "dataset", "processor", "task", "runner", "lr_schedule", "view_selector")
+KINDS += ("text_encoder", "tag_parser")
 
 
 class UnknownNameError(KeyError):
@@ -56,16 +47,11 @@ class Registry:
         return store
 
     def get(self, kind: str, name: str) -> Any:
-        """The registered part.
-
-        Raises:
-            UnknownNameError: there is none of that name; the nearest one is suggested.
-        """
+        """The registered part; UnknownNameError, which suggests the nearest name, for none."""
         entries = self._kind(kind)
         if name not in entries:
-            raise UnknownNameError(
-                f"no {kind} is registered as '{name}'; {nearest(name, list(entries))}"
-            )
+            hint = nearest(name, list(entries))
+            raise UnknownNameError(f"no {kind} is registered as '{name}'; {hint}")
         return entries[name]
 
     def names(self, kind: str) -> list[str]:

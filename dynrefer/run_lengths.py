@@ -6,8 +6,7 @@ _LONGEST = 60  # bits
 def run_lengths(text: str | bytes) -> list[int]:
     """Run lengths in COCO's text form: five bits a character, lowest first, then differences.
 
-    Raises:
-        ValueError: a number has no end, or the text cannot be encoded.
+    Raises ValueError where a number has no end, or the text cannot be encoded.
     """
     runs: list[int] = []
     value = shift = 0

@@ -199,9 +199,8 @@ def load_classes(path: str | Path) -> ClassVocabulary:
         return ClassVocabulary(_lines(path, setting))
     names = read_json(path, setting)
     if isinstance(names, dict) and isinstance(names.get("categories"), list):
-        names = [
-            each.get("name") if isinstance(each, dict) else each for each in names["categories"]
-        ]
+        named = names["categories"]
+        names = [each.get("name") if isinstance(each, dict) else each for each in named]
     if not isinstance(names, list):
         valid = "a list of class names, or an object with a list 'categories'"
         raise ValueError(f"{path}: needs {valid}, found {type(names).__name__}")

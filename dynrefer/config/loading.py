@@ -35,16 +35,14 @@ class ConfigError(ValueError):
 def load_config(path: str | Path, options: Sequence[str] = ()) -> DictConfig:
     """Loads a YAML file over its bases and the schema's defaults, then applies overrides.
 
-    Args:
-        path: YAML file; its ``base:`` is a list of files (relative to the working directory or to
-            the file), merged in order, later ones and the file itself winning. What lies under
-            configs/ in the repository is found from any directory, where no other is there.
-        options: "run.max_epoch=3" strings, or the release's pairs "run.max_epoch", "3".
+    Its ``base:`` is a list of files (relative to the working directory or to the file), merged in
+    order, later ones and the file itself winning. What lies under configs/ in the repository is
+    found from any directory, where no other is there. ``options`` are "run.max_epoch=3" strings, or
+    the release's pairs "run.max_epoch", "3".
 
-    Raises:
-        FileNotFoundError: the file or one of its bases is missing.
-        ConfigError: broken YAML, an unknown key (the nearest valid one is named), a wrong type, a
-            value that is not valid.
+    Raises FileNotFoundError where the file or one of its bases is missing, and ConfigError for
+    broken YAML, an unknown key (the nearest valid one is named), a wrong type or a value that is
+    not valid.
     """
     config = OmegaConf.structured(Config)
     for source, content in (*_with_bases(Path(path), ()), ("--options", _overrides(options))):
@@ -110,18 +108,15 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, dict
 def _of_folder(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """The configuration in a folder with a model, its "./name" being files of the folder.
 
-    Raises:
-        ConfigError: it is of a version that cannot be read here.
-        FileNotFoundError: the folder lacks one of its ``weights``.
+    Raises ConfigError for a version that cannot be read here, and FileNotFoundError where the
+    folder lacks one of its ``weights``.
     """
     version = plain(content.pop("format_version"))
     if type(version) is not int or version < 1:
         raise ConfigError(f"{path}: format_version: {version}; valid is 1 to {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
-        raise ConfigError(
-            f"{path}: format_version: {version} was written by a newer DynRefer; this one reads "
-            f"versions up to {FORMAT_VERSION}"
-        )
+        newer = f"{version} was written by a newer DynRefer; this one reads"
+        raise ConfigError(f"{path}: format_version: {newer} versions up to {FORMAT_VERSION}")
     for name in content.pop("weights", []):
         if not (path.parent / name).is_file():
             raise FileNotFoundError(f"{path.parent / name} is missing; {path} names it")
@@ -256,25 +251,17 @@ def _check_together(config: DictConfig, source: str) -> None:
         ("tag_decoder", "width", "heads"),
         ("region_text_decoder", "width", "heads"),
     ):
-        values = model[part]
-        problems.append(
-            (
-                values[width] % values[heads],
-                f"model.{part}.{width}: {values[width]}; valid is a multiple of {heads}, "
-                f"{values[heads]}",
-            )
-        )
-    known = [name for name, one in config.datasets.items() if _has_files(one)]
+        sizes = model[part][width], model[part][heads]
+        message = f"model.{part}.{width}: {sizes[0]}; valid is a multiple of {heads}, {sizes[1]}"
+        problems.append((sizes[0] % sizes[1], message))
+    built = {name: one.build_info for name, one in config.datasets.items()}
+    known = [name for name, info in built.items() if info.annotations or info.shards]
     for name in config.datasets:
         message = f"datasets.{name} has neither annotations nor shards; {nearest(name, known)}"
         problems.append((known and name not in known, message))
     for is_wrong, message in problems:
         if is_wrong:
             raise ConfigError(f"{source}: {message}")
-
-
-def _has_files(dataset: DictConfig) -> bool:
-    return bool(dataset.build_info.annotations or dataset.build_info.shards)
 
 
 def _rejected_key(config: DictConfig, content: DictConfig) -> str:

@@ -56,17 +56,13 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"duplicate key {key}", node.start_mark
-                )
+                where = (f"duplicate key {key}", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, *where)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def parse(text: str) -> Any:
@@ -84,13 +80,9 @@ def plain(value: Any) -> Any:
 def by_schema(value: Any, hint: Any, key: str = "") -> Any:
     """The value with its scalars as texts where the type is known, else as YAML understands them.
 
-    Args:
-        value: what ``parse`` gives, or an :class:`Option`.
-        hint: its type: a scalar, a dataclass, ``list[...]``, ``dict[...]``, unions of them, Any.
-        key: for messages.
-
-    Raises:
-        ValueError: an option is no YAML, or a number stands for true or false.
+    ``value`` is what ``parse`` gives, or an :class:`Option`; ``hint`` its type: a scalar, a
+    dataclass, ``list[...]``, ``dict[...]``, unions of them, Any. Raises ValueError, which begins
+    with ``key``, for an option that is no YAML, or a number that stands for true or false.
     """
     hints = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if isinstance(value, dict):

@@ -82,10 +82,8 @@ def from_release(content: dict[str, Any]) -> dict[str, Any]:
 def _section(content: dict[str, Any], keys: list[str], make: bool = False) -> dict[str, Any]:
     """The mapping at some keys; an empty one, put there with ``make``, where there is none."""
     for key in keys:
+        if make and not isinstance(content.get(key), dict):
+            content[key] = {}
         inner = content.get(key)
-        if not isinstance(inner, dict):
-            inner = {}
-            if make:
-                content[key] = inner
-        content = inner
+        content = inner if isinstance(inner, dict) else {}
     return content

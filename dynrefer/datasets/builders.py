@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.utils.data import ConcatDataset
 
 from dynrefer.config import ConfigError
@@ -77,9 +77,8 @@ class RegionDatasets(ConcatDataset):
                 faults = unreadable_images(part.index, positions)
                 for position in positions:  # only its pixels show what is wrong with it
                     faults.setdefault(position, f"{part.index.image(position).path} is damaged")
-                logger.warning(
-                    "%s: %s", part.index.source, summary_of(faults, part.index.num_images)
-                )
+                summary = summary_of(faults, part.index.num_images)
+                logger.warning("%s: %s", part.index.source, summary)
         return found
 
 
@@ -106,12 +105,9 @@ def annotation_files(config: DictConfig, name: str, split: str) -> list[str]:
     """What ``data_sources`` gives; raises ConfigError where it has none."""
     files = data_sources(config, split)
     if not files:
-        info = config.build_info
-        known = [key for key in {**info.annotations, **info.shards} if data_sources(config, key)]
-        raise ConfigError(
-            f"datasets.{name}.build_info.annotations.{split} names no file; splits with files: "
-            f"{known}"
-        )
+        info, key = config.build_info, f"datasets.{name}.build_info.annotations.{split}"
+        known = [one for one in {**info.annotations, **info.shards} if data_sources(config, one)]
+        raise ConfigError(f"{key} names no file; splits with files: {known}")
     return files
 
 
@@ -120,12 +116,7 @@ def open_annotations(config: DictConfig, path: str, training: bool) -> Annotatio
     info = config.build_info
     if any(path in folders for folders in info.shards.values()):
         return open_shards(path, info.bad_records, require_caption=training)
-    return AnnotationIndex.open(
-        path,
-        image_root=info.image_root,
-        bad_records=info.bad_records,
-        require_caption=training,
-    )
+    return AnnotationIndex.open(path, info.image_root, info.bad_records, training)
 
 
 def build_dataset(request: DatasetRequest) -> RegionDatasets:
@@ -137,52 +128,30 @@ def build_dataset(request: DatasetRequest) -> RegionDatasets:
 @registry.register("dataset", "dynrefer")
 def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
     """A dataset from annotation files in the release's format, or from shards of them."""
-    info = request.config.build_info
-    if bool(info.shards) != (info.builder == "dynrefer_shards"):
-        raise ConfigError(
-            f"datasets.{request.name}.build_info has builder: {info.builder} and shards: "
-            f"{dict(info.shards)}; shards and builder: dynrefer_shards go together"
-        )
-    if info.num_views not in (None, request.num_views):
-        raise ConfigError(
-            f"datasets.{request.name}.build_info.num_views is {info.num_views}, model.num_views is "
-            f"{request.num_views}; they must agree"
-        )
-    if info.with_seg or not info.obj_lvl:
-        raise ConfigError(
-            f"datasets.{request.name}.build_info has with_seg: {info.with_seg} and obj_lvl: "
-            f"{info.obj_lvl}; regions are used as boxes, one a training sample, as in every "
-            "published configuration: with_seg: false, obj_lvl: true"
-        )
-    if info.image_root is not None and not Path(info.image_root).is_dir():
-        raise FileNotFoundError(
-            f"datasets.{request.name}.build_info.image_root: no folder at {info.image_root}"
-        )
+    info, section = request.config.build_info, f"datasets.{request.name}.build_info"
     step = "train" if request.training else "eval"
     image_options = request.config.vis_processor[step]
     text_options = request.config.text_processor[step]
-    image_processor = registry.get("processor", image_options.name)(
-        image_options.image_size or request.image_size, request.selector
-    )
-    if image_processor.image_size != request.image_size:
-        raise ConfigError(
-            f"datasets.{request.name}.vis_processor.{step}.image_size is "
-            f"{image_processor.image_size}, model.image_size is {request.image_size}"
-        )
-    control_words = ControlWordSampler(info.full_drop_ratio, info.drop_ratio)
+    size = image_options.image_size or request.image_size
+    _check(request, size, step)
+    image_processor = registry.get("processor", image_options.name)(size, request.selector)
     caption_processor = registry.get("processor", text_options.name)()
+    control_words = ControlWordSampler(info.full_drop_ratio, info.drop_ratio)
     parts = []
     for path in annotation_files(request.config, request.name, request.split):
         index = open_annotations(request.config, path, request.training)
         counts = index.region_counts[: image_limit(request.config)]
         if info.check_images:
-            _check_image_files(index, np.flatnonzero(counts), not skips_bad_records(request.config))
+            positions = np.flatnonzero(counts).tolist()
+            if faults := unreadable_images(index, positions):
+                message = f"{index.source}: {summary_of(faults, len(positions))}"
+                if not skips_bad_records(request.config):
+                    raise ValueError(f"{message}; 'bad_records: skip' leaves them out")
+                logger.warning("%s", message)
         samples = counts.sum() if request.training else np.count_nonzero(counts)
         if not samples:
-            raise ConfigError(
-                f"datasets.{request.name}.build_info.max_imgs: {info.max_imgs:g}; none of so many "
-                f"first images of {path} has a region"
-            )
+            of_none = f"none of so many first images of {path} has a region"
+            raise ConfigError(f"{section}.max_imgs: {info.max_imgs:g}; {of_none}")
         parts.append(
             RegionDataset(
                 index,
@@ -199,14 +168,35 @@ def build_region_dataset(request: DatasetRequest) -> RegionDatasets:
     return RegionDatasets(parts)
 
 
-def _check_image_files(index: AnnotationIndex, positions: np.ndarray, strict: bool) -> None:
-    faults = unreadable_images(index, positions.tolist())
-    if not faults:
-        return
-    message = f"{index.source}: {summary_of(faults, len(positions))}"
-    if strict:
-        raise ValueError(f"{message}; 'bad_records: skip' leaves them out")
-    logger.warning("%s", message)
+def _check(request: DatasetRequest, size: int, step: str) -> None:
+    info, section = request.config.build_info, f"datasets.{request.name}.build_info"
+    for is_right, message in (
+        (
+            bool(info.shards) == (info.builder == "dynrefer_shards"),
+            f"{section} has builder: {info.builder} and shards: {dict(info.shards)}; shards and "
+            "builder: dynrefer_shards go together",
+        ),
+        (
+            info.num_views in (None, request.num_views),
+            f"{section}.num_views is {info.num_views}, model.num_views is {request.num_views}; "
+            "they must agree",
+        ),
+        (
+            info.obj_lvl and not info.with_seg,
+            f"{section} has with_seg: {info.with_seg} and obj_lvl: {info.obj_lvl}; regions are "
+            "used as boxes, one a training sample, as in every published configuration: with_seg: "
+            "false, obj_lvl: true",
+        ),
+        (
+            size == request.image_size,
+            f"datasets.{request.name}.vis_processor.{step}.image_size is {size}, model.image_size "
+            f"is {request.image_size}",
+        ),
+    ):
+        if not is_right:
+            raise ConfigError(message)
+    if info.image_root is not None and not Path(info.image_root).is_dir():
+        raise FileNotFoundError(f"{section}.image_root: no folder at {info.image_root}")
 
 
 def skips_bad_records(config: DictConfig) -> bool:
@@ -217,9 +207,3 @@ def skips_bad_records(config: DictConfig) -> bool:
 def image_limit(config: DictConfig) -> int:
     """How many of a file's first images count, ``build_info.max_imgs``."""
     return int(config.build_info.max_imgs)
-
-
-def instances_file(config: DictConfig, split: str) -> Path | None:
-    """COCO's instances file of a split, where the dataset has one."""
-    path = OmegaConf.to_container(config.build_info.instances).get(split)
-    return Path(path) if path else None

@@ -62,11 +62,9 @@ def _check_size(image: PIL.Image.Image, record: ImageRecord) -> None:
     found, said = "{} x {}".format(*image.size), "{} x {}".format(*recorded)
     message = f"{record.path} has {found} pixels, its record says {said}"
     if image.size == recorded[::-1] and orientation(image) > 4:
-        message += (
-            f"; that is its size after the turn that its EXIF orientation ({orientation(image)}) "
-            "asks of viewers: boxes must be those of the stored pixels, or the file must be saved "
-            "upright"
-        )
+        turn = f"the turn that its EXIF orientation ({orientation(image)}) asks of viewers"
+        need = "boxes must be those of the stored pixels, or the file must be saved upright"
+        message += f"; that is its size after {turn}: {need}"
     raise ImageError(message)
 
 
@@ -80,10 +78,6 @@ def _check_place(index: AnnotationIndex, record: ImageRecord) -> None:
             raise OSError("is a folder or a device")
     except (OSError, ValueError) as error:  # a name too long, or with a zero byte
         raise ImageError(f"{record.path}: {error}") from error
-    if index.root_is_given:
-        return
-    if os.path.commonpath([root, path]) != root:
-        raise ImageError(
-            f"{record.path} is a link out of {index.image_root}, to {path}; set "
-            "build_info.image_root to admit links"
-        )
+    if not index.root_is_given and os.path.commonpath([root, path]) != root:
+        where = f"{record.path} is a link out of {index.image_root}, to {path}"
+        raise ImageError(f"{where}; set build_info.image_root to admit links")

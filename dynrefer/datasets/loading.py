@@ -23,13 +23,9 @@ _LARGE_BLOCK = 4 << 20  # bytes: batches and their copies, not single images
 def make_loader(
     dataset: Dataset, run: DictConfig, device: torch.device, **sampling: Any
 ) -> DataLoader:
-    """A loader of RegionBatches with the workers and the timeout of a run.
+    """A loader of RegionBatches for a device with the workers and the timeout of a run's section.
 
-    Args:
-        dataset: of RegionSamples.
-        run: the configuration's run section.
-        device: where the batches go.
-        sampling: of DataLoader, e.g. ``batch_sampler``.
+    ``sampling`` are options of DataLoader, e.g. ``batch_sampler``.
     """
     return DataLoader(
         dataset,
@@ -47,11 +43,9 @@ def start_loading(loader: DataLoader) -> Iterator[RegionBatch]:
     """The batches of a loader, whose workers start now and stay small.
 
     A forked worker shares its parent's memory until one of them writes to it, and the garbage
-    collector writes to every object it looks at: workers leave what exists by now alone.
-
-    Raises:
-        TimeoutError: a worker gave no batch in the loader's ``timeout``.
-        ChildProcessError: a worker was killed.
+    collector writes to every object it looks at: workers leave what exists by now alone. Raises
+    TimeoutError where a worker gave no batch in the loader's ``timeout``, ChildProcessError where
+    one was killed.
     """
     if not loader.num_workers:
         return iter(loader)

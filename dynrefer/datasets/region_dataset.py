@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from dynrefer.datasets.annotations.index import AnnotationIndex, RegionRecord
@@ -22,22 +21,16 @@ MAX_TRIES = 100  # images drawn in the place of one that cannot be read
 class RegionDataset(Dataset[RegionSample]):
     """Samples of an annotation file: one region each (training) or one image each (evaluation).
 
-    A sample depends on (seed, epoch, its position) alone, never on workers or ranks.
+    A sample depends on (seed, epoch, its position) alone, never on workers or ranks. ``by`` says
+    what it is: "region", or "image" for all regions of each image that has any. A region with
+    several captions gives one at random by region and the first by image. Without a
+    ``tag_vocabulary``, which ``tag_set1`` and ``tag_set2`` index, samples have no tags; without
+    ``control_words``, which draws them in training, theirs are empty. ``max_samples`` keeps the
+    first so many.
 
-    Args:
-        index: the annotation file.
-        image_processor: cuts the views of the regions out of an image.
-        caption_processor: cleans a caption.
-        tag_vocabulary: what ``tag_set1`` and ``tag_set2`` index; None for samples without tags.
-        by: "region", or "image" for all regions of each image that has any.
-        control_words: draws control words in training; None leaves them empty.
-        seed: start of every random choice.
-        max_samples: keeps the first so many samples; None for all.
-        skip_images: what to do about an image that cannot be read: False raises; True notes it in
-            ``unreadable`` and gives no region by image, and by region the sample of another
-            position, drawn from (seed, epoch, position) too.
-
-    A region with several captions gives one at random by region and the first by image.
+    An image that cannot be read raises; with ``skip_images`` it is noted in ``unreadable`` and
+    gives no region by image, and by region the sample of another position, drawn from (seed, epoch,
+    position) too.
     """
 
     def __init__(
@@ -143,47 +136,21 @@ class RegionDataset(Dataset[RegionSample]):
         image_ids: list[int | str],
         rng: np.random.Generator,
     ) -> RegionSample:
-        views = self.image_processor(
-            pixels, np.array([region.box for region in regions]).reshape(-1, 4), rng
-        )
-        tag_sets = [self._tag_indices(region) for region in regions]
-        captions = [self.caption_processor(self._caption(region, rng)) for region in regions]
-        control_words = [
-            self._draw_control_words(caption, tags, rng)
-            for caption, tags in zip(captions, tag_sets, strict=True)
-        ]
-        return RegionSample(
-            views=views,
-            ids=[region.id for region in regions],
-            image_ids=image_ids,
-            captions=captions,
-            control_words=control_words,
-            tags=self._tag_rows(tag_sets),
-            source=str(self.index.source),
-        )
-
-    def _caption(self, region: RegionRecord, rng: np.random.Generator) -> str:
-        if self.by == "image" or len(region.captions) < 2:
-            return region.caption
-        return region.captions[int(rng.integers(len(region.captions)))]
-
-    def _draw_control_words(self, caption: str, tags: list[int], rng: np.random.Generator) -> str:
-        if self.control_words is None:
-            return ""
-        names = [self.tag_vocabulary.names[tag] for tag in tags]
-        return self.control_words(caption, names, rng)
-
-    def _tag_indices(self, region: RegionRecord) -> list[int]:
-        """Tags of the region's subject, then of the other objects, each once."""
-        if self.tag_vocabulary is None:
-            return []
-        parsed = region.extra_info.get("parser_result", {})
-        return list(dict.fromkeys([*parsed.get("tag_set1", ()), *parsed.get("tag_set2", ())]))
-
-    def _tag_rows(self, tag_sets: list[list[int]]) -> Tensor:
-        """Bool [N, K] with True for the tags of each region; K = 0 without a vocabulary."""
-        size = 0 if self.tag_vocabulary is None else len(self.tag_vocabulary)
-        rows = torch.zeros(len(tag_sets), size, dtype=torch.bool)
-        for row, tags in zip(rows, tag_sets, strict=True):
+        boxes = np.array([region.box for region in regions]).reshape(-1, 4)
+        views = self.image_processor(pixels, boxes, rng)
+        names = () if self.tag_vocabulary is None else self.tag_vocabulary.names
+        tag_rows = torch.zeros(len(regions), len(names), dtype=torch.bool)
+        captions, control_words = [], []
+        for region, row in zip(regions, tag_rows, strict=True):
+            caption = region.caption
+            if self.by == "region" and len(region.captions) > 1:
+                caption = region.captions[int(rng.integers(len(region.captions)))]
+            captions.append(self.caption_processor(caption))
+            # Tags of the region's subject, then of the other objects, each once.
+            parsed = region.extra_info.get("parser_result", {}) if names else {}
+            tags = list(dict.fromkeys([*parsed.get("tag_set1", ()), *parsed.get("tag_set2", ())]))
             row[tags] = True
-        return rows
+            draw, known = self.control_words, [names[tag] for tag in tags]
+            control_words.append("" if draw is None else draw(captions[-1], known, rng))
+        ids, source = [region.id for region in regions], str(self.index.source)
+        return RegionSample(views, ids, image_ids, captions, control_words, tag_rows, source)

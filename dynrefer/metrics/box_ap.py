@@ -95,9 +95,8 @@ def _lvis_precision(
     from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
     # It reads ids of images as numbers, and equal scores in the order of these.
-    ids = sorted(
-        {record["image_id"] for record in (*truth, *found)}, key=lambda i: (str(type(i)), i)
-    )
+    used = {record["image_id"] for record in (*truth, *found)}
+    ids = sorted(used, key=lambda id_: (str(type(id_)), id_))
     numbers = {id_: number for number, id_ in enumerate(ids, start=1)}
     images = [{**instances.images[id_], "id": number} for id_, number in numbers.items()]
     sides = []

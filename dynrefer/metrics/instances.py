@@ -43,7 +43,7 @@ class Instances:
         not have, or holds values that are not finite.
         """
         fields = self._references | {"bbox": _BOX, "score": _NUMBER}
-        _check(detections, "detections", self.source, fields)
+        _checked(detections, "detections", self.source, fields)
         return [{**d, "area": float(d["bbox"][2]) * float(d["bbox"][3])} for d in detections]
 
     @property
@@ -99,13 +99,17 @@ def read_instances(instances: str | Path | dict[str, Any], of_lvis: bool = False
     else:
         annotation["iscrowd"] = _FLAG
     sections = (("images", image), ("categories", category))
-    by_id = (_by_id(content[section], section, source, rules) for section, rules in sections)
+    by_id = (_checked(content[section], section, source, rules) for section, rules in sections)
     read = Instances(source, *by_id, content["annotations"])
-    _check(read.annotations, "annotations", source, read._references | annotation)
+    _checked(read.annotations, "annotations", source, read._references | annotation)
     return read
 
 
-def _check(records: Iterable[Any], section: str, source: str, rules: Mapping[str, _Rule]) -> None:
+def _checked(
+    records: Iterable[Any], section: str, source: str, rules: Mapping[str, _Rule]
+) -> dict[Id, dict]:
+    """Records by id, where the rules give them one."""
+    by_id: dict[Id, dict] = {}
     for index, record in enumerate(records):
         where = f"{source}: {section}[{index}]"
         if not isinstance(record, Mapping):
@@ -115,13 +119,8 @@ def _check(records: Iterable[Any], section: str, source: str, rules: Mapping[str
                 raise ValueError(f"{where} has no {key}")
             if not is_valid(record[key]):
                 raise ValueError(f"{where}: {key} is {record[key]!r:.60}, must be {valid}")
-
-
-def _by_id(records: list, section: str, source: str, rules: Mapping[str, _Rule]) -> dict[Id, dict]:
-    _check(records, section, source, rules)
-    by_id: dict[Id, dict] = {}
-    for index, record in enumerate(records):
-        if record["id"] in by_id:
-            raise ValueError(f"{source}: {section}[{index}]: id {record['id']!r} comes twice")
-        by_id[record["id"]] = record
+        if "id" in rules:
+            if record["id"] in by_id:
+                raise ValueError(f"{where}: id {record['id']!r} comes twice")
+            by_id[record["id"]] = record
     return by_id

@@ -59,23 +59,14 @@ def draw_regions(
 ) -> list[Image.Image]:
     """The image with numbered regions, then each region's views with their ratios and its words.
 
-    The words are caption, class, tags and the best attributes, these with how far their scores are
-    above the mean of the region's; fields that are None are left out.
+    The words are caption, class, tags and the ``top`` best attributes, these with how far their
+    scores are above the mean of the region's; fields that are None are left out. There is one at
+    least of the pages, which hold ``REGIONS_PER_PAGE`` regions.
 
-    Args:
-        image: the whole image, RGB, of any size.
-        predictions: N regions; their ``ratios`` say which views were looked at.
-        boxes: [N, 4] xyxy in pixels of the image.
-        attribute_names: names in the order of ``RegionPrediction.attributes``.
-        references: true captions, shown below the predicted ones.
-        masks: for each region its shape, bool [H, W], or None where that is its box.
-        top: how many attributes are shown.
-
-    Returns:
-        Pages of ``REGIONS_PER_PAGE`` regions, one at least.
-
-    Raises:
-        ValueError: a box outside the image, or lists of different length.
+    The image is RGB, of any size; boxes are [N, 4] xyxy in its pixels; the ``ratios`` of the N
+    predictions say which views were looked at; ``references``, true captions, are shown below the
+    predicted ones; ``masks`` give the shape of a region, bool [H, W], or None where it is its box.
+    Raises ValueError for a box outside the image, or lists of different length.
     """
     boxes = check_boxes(boxes, *image.size)
     lists = {"predictions": predictions, "boxes": boxes, "references": references, "masks": masks}
@@ -83,10 +74,8 @@ def draw_regions(
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise ValueError(f"{found}; a region has one of each")
-    regions = [
-        Region(number, box, masks[number] if masks is not None else None)
-        for number, box in enumerate(boxes)
-    ]
+    shapes = [None] * len(boxes) if masks is None else masks
+    regions = list(map(Region, range(len(boxes)), boxes, shapes))
     pages = []
     for start in range(0, max(len(regions), 1), REGIONS_PER_PAGE):
         shown = regions[start : start + REGIONS_PER_PAGE]
@@ -115,9 +104,8 @@ def page_paths(path: Path, regions: int = 1) -> list[Path]:
 def check_picture_path(path: Path, regions: int = 1) -> None:
     """Checks that the pages of a picture can be written, before the work that makes them.
 
-    Raises:
-        ValueError: the suffix names no picture format.
-        OSError: the folder is missing or cannot be written, or the name is no file's.
+    Raises ValueError where the suffix names no picture format, and OSError where the folder is
+    missing or cannot be written, or the name is no file's.
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"picture {path}: suffix '{path.suffix}'; valid: {', '.join(FORMATS)}")
@@ -128,8 +116,8 @@ def check_picture_path(path: Path, regions: int = 1) -> None:
 def save_picture(path: Path, pages: Sequence[Image.Image]) -> list[Path]:
     """Writes the pages of a picture, each whole or not at all; returns where they are.
 
-    Raises:
-        ValueError, OSError: as in :func:`check_picture_path`; a page that its format cannot hold.
+    Raises as :func:`check_picture_path` does, and ValueError for a page that no file of the format
+    can hold.
     """
     paths, most = page_paths(path, REGIONS_PER_PAGE * len(pages)), FORMATS[path.suffix.lower()]
     for place, page in zip(paths, pages, strict=True):

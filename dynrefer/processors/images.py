@@ -39,10 +39,7 @@ def open_image(path: str | ImageFile, turn: bool = False) -> Image.Image:
     """Decodes an image file to RGB; see :func:`to_rgb` for the other modes.
 
     The pixels stay as they are stored, because annotations refer to those, as published; ``turn``
-    has them :func:`upright`, as viewers show them.
-
-    Raises:
-        ImageError: see :func:`decoded` and :func:`to_rgb`.
+    has them :func:`upright`, as viewers show them. Raises ImageError as :func:`decoded` does.
     """
     image = decoded(path)
     try:
@@ -54,12 +51,8 @@ def open_image(path: str | ImageFile, turn: bool = False) -> Image.Image:
 def decoded(path: str | ImageFile, frames: int | None = None) -> Image.Image:
     """The first frame of an image file, in the mode in which it is stored.
 
-    Args:
-        path: of the file.
-        frames: how many it must have; None for any number.
-
-    Raises:
-        ImageError: missing, truncated, no image, or too large for PIL's decompression guard.
+    Raises ImageError for a file that is missing, truncated, no image, too large for PIL's
+    decompression guard, or that has not so many ``frames`` (None for any number).
     """
     source = Path(path) if isinstance(path, str) else path
     try:
@@ -99,10 +92,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """The image as 8-bit RGB (itself where it is that already).
 
     Grey and palette images are spread over three channels, transparency is dropped, CMYK is
-    converted by PIL without a colour profile, and 16-bit grey keeps its high byte.
-
-    Raises:
-        ImageError: no pixels, or of a mode that has no defined white (32-bit integers, floats).
+    converted by PIL without a colour profile, and 16-bit grey keeps its high byte. Raises
+    ImageError for no pixels, or a mode that has no defined white (32-bit integers, floats).
     """
     if 0 in image.size:
         raise ImageError(f"{image.width} x {image.height} pixels; valid is one or more a side")

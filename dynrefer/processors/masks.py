@@ -22,15 +22,11 @@ def open_mask(path: str | Path, label: int | None = None) -> np.ndarray:
     """Reads a mask file as it is shown upright, bool [H, W].
 
     Where the opacity (alpha) varies, the region is what can be seen; else it is what is not black,
-    in a file that loses detail (JPEG, WebP, AVIF) what is brighter than half.
+    in a file that loses detail (JPEG, WebP, AVIF) what is brighter than half. With a ``label``, or
+    a path "masks.png:3", it is the pixels of that value, or of that index in the palette.
 
-    Args:
-        path: of an image file; "masks.png:3" is the label 3 of masks.png.
-        label: the value of the region's pixels, or their index in the palette.
-
-    Raises:
-        ImageError: missing or damaged, of several frames, or without a pixel that counts; a
-            photograph; a label of a file that has colours or loses detail.
+    Raises ImageError for a file that is missing or damaged, of several frames, a photograph, or
+    without a pixel that counts, and for a label of a file that has colours or loses detail.
     """
     path = Path(path)
     name, _, value = path.name.rpartition(":")
@@ -71,17 +67,12 @@ def picture_mask(image: Image.Image, what: str, label: int | None = None) -> np.
 
 
 def as_mask(mask: Mask, size: tuple[int, int], what: str = "mask") -> np.ndarray:
-    """A mask of an image as bool [H, W].
+    """A mask of an image of a size (width, height) as bool [H, W].
 
-    Args:
-        mask: bool or whole numbers [H, W], not 0 in the region; COCO's run lengths, an object with
-            ``size`` [H, W] and ``counts`` (numbers, or its text); or polygons, a list of lists of
-            x, y, x, y, ... in pixels.
-        size: width and height of the image in pixels.
-        what: name of the mask in messages.
-
-    Raises:
-        ValueError: none of these, empty, or of another size than the image.
+    It is given as bool or whole numbers [H, W], not 0 in the region; as COCO's run lengths, an
+    object with ``size`` [H, W] and ``counts`` (numbers, or its text); or as polygons, a list of
+    lists of x, y, x, y, ... in pixels. Raises ValueError, which begins with ``what``, for none of
+    these, for an empty mask and one of another size than the image.
     """
     width, height = size
     if isinstance(mask, Mapping):

@@ -14,21 +14,13 @@ from dynrefer.views import ViewSelector, nested_boxes, pixel_boxes, region_boxes
 
 @dataclass
 class RegionViews:
-    """The views of N regions of one image. Regions whose views coincide share a crop.
+    """The views of N regions of one image. Regions whose views coincide share a crop."""
 
-    Attributes:
-        crops: uint8 [U, 3, S, S] RGB, the distinct crops, not normalised.
-        view_index: int64 [N, V], the crop that shows each view.
-        region_boxes: float32 [N, V, 4] xyxy, the region inside each view, in pixels of the crop.
-        ratios: float32 [N, V], 0 (the region alone) to 1 (the whole image).
-        view_boxes: int64 [N, V, 4] xyxy, end exclusive, in pixels of the image.
-    """
-
-    crops: torch.Tensor
-    view_index: torch.Tensor
-    region_boxes: torch.Tensor
-    ratios: torch.Tensor
-    view_boxes: torch.Tensor
+    crops: torch.Tensor  # uint8 [U, 3, S, S] RGB, the distinct crops, not normalised
+    view_index: torch.Tensor  # int64 [N, V], the crop that shows each view
+    region_boxes: torch.Tensor  # float32 [N, V, 4] xyxy, the region in pixels of each crop
+    ratios: torch.Tensor  # float32 [N, V], 0 (the region alone) to 1 (the whole image)
+    view_boxes: torch.Tensor  # int64 [N, V, 4] xyxy, end exclusive, in pixels of the image
 
 
 def check_boxes(boxes: ArrayLike, width: int, height: int, what: str = "box") -> np.ndarray:
@@ -37,16 +29,9 @@ def check_boxes(boxes: ArrayLike, width: int, height: int, what: str = "box") ->
     A side under one pixel grows to one, downwards from its end as published, or up from 0 where
     the image ends there. Boxes inside the image with sides of a pixel or more are not changed.
 
-    Args:
-        boxes: [N, 4] xyxy in pixels; N may be 0.
-        width, height: size of the image in pixels.
-        what: name of a box in messages.
-
-    Returns:
-        float32 [N, 4] xyxy.
-
-    Raises:
-        ValueError: not [N, 4], a value that is not finite, no area, or wholly outside the image.
+    Takes [N, 4] xyxy in pixels and returns them as float32; N may be 0. Raises ValueError, which
+    begins with ``what``, for another shape, values that are not finite, no area, or a box wholly
+    outside the image.
     """
     try:
         boxes = np.asarray(boxes).astype(np.float64, casting="same_kind")
@@ -79,9 +64,8 @@ def check_boxes(boxes: ArrayLike, width: int, height: int, what: str = "box") ->
 class RegionImageProcessor:
     """Cuts every region's views out of an image, each distinct window once.
 
-    Args:
-        image_size: S, the side of the square crops in pixels.
-        view_selector: which ratios to look at (dynrefer.views.selectors).
+    ``image_size`` is S, the side of the square crops in pixels; ``view_selector`` says which ratios
+    to look at (dynrefer.views.selectors).
     """
 
     def __init__(self, image_size: int, view_selector: ViewSelector) -> None:
@@ -93,12 +77,10 @@ class RegionImageProcessor:
     def __call__(
         self, image: Image.Image, boxes: ArrayLike, rng: np.random.Generator
     ) -> RegionViews:
-        """Views of some regions of one image.
+        """Views of some regions of one image, of any mode that ``to_rgb`` takes.
 
-        Args:
-            image: a PIL image of any mode that ``to_rgb`` takes.
-            boxes: [N, 4] xyxy in pixels, checked and clipped by ``check_boxes``; N may be 0.
-            rng: for selectors that draw their views.
+        Boxes are [N, 4] xyxy in pixels, checked and clipped by ``check_boxes``; N may be 0.
+        ``rng`` is for selectors that draw their views.
         """
         image = to_rgb(image)
         boxes = check_boxes(boxes, *image.size)
@@ -108,10 +90,8 @@ class RegionImageProcessor:
         """The views of checked boxes [N, 4] of an RGB image at chosen ratios [N, V]."""
         view_boxes = pixel_boxes(nested_boxes(boxes, ratios, *image.size), *image.size)
         windows: dict[tuple[int, ...], int] = {}
-        view_index = [
-            windows.setdefault(tuple(window), len(windows))
-            for window in view_boxes.reshape(-1, 4).tolist()
-        ]
+        every = map(tuple, view_boxes.reshape(-1, 4).tolist())
+        view_index = [windows.setdefault(window, len(windows)) for window in every]
         region_boxes = region_boxes_in_views(view_boxes, self.image_size)
         return RegionViews(
             crops=self.crop(image, list(windows)),

@@ -1,5 +1,6 @@
 """Calibration of views: a grid of view selectors, each evaluated with all tasks, resumable."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -15,6 +16,7 @@ import dynrefer
 from dynrefer.assets import local_path
 from dynrefer.config import ConfigError, to_plain
 from dynrefer.config.schema import SelectorConfig
+from dynrefer.config.values import listed
 from dynrefer.datasets.builders import skips_bad_records
 from dynrefer.distributed import gather_objects, is_main
 from dynrefer.models.dynrefer import DynRefer
@@ -44,8 +46,7 @@ class Point:
 def grid(num_views: int, ratios: Sequence[float]) -> list[SelectorConfig]:
     """The image prior, then every ascending choice of V - 1 of the ratios.
 
-    Raises:
-        ConfigError: one view, too few ratios, one twice, or one outside [0, 1].
+    Raises ConfigError for one view, too few ratios, one twice, or one outside [0, 1].
     """
     distinct = sorted(set(ratios))
     if num_views < 2:
@@ -86,10 +87,7 @@ def _files(config: DictConfig, dataset: DictConfig, split: str) -> list[Path]:
     values = [config.run.load_ckpt_path, model.pretrained, model.vision.checkpoint]
     values += [words.tags, words.attributes, words.classes]
     values += [one.get(split) for one in dataset.build_info.values() if OmegaConf.is_dict(one)]
-    paths: list[str] = []
-    for value in values:
-        paths += [value] if isinstance(value, str) else value or []
-    return [Path(local_path(path)) for path in paths]
+    return [Path(local_path(path)) for value in values for path in listed(value)]
 
 
 def _state(path: Path) -> list:
@@ -102,24 +100,19 @@ def _state(path: Path) -> list:
 def read_points(path: Path, key: str) -> list[Point]:
     """The finished points of a fingerprint; logs how many there are and what else is there."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    points, others, broken = [], 0, 0
+    records = []
     for text in lines:
-        try:
-            record = json.loads(text)
-        except ValueError:
-            broken += 1  # the process ended while it wrote
-            continue
-        if record["fingerprint"] != key:
-            others += 1
-            continue
-        points.append(Point(SelectorConfig(**record["selector"]), record["scores"]))
+        with contextlib.suppress(ValueError):  # the process ended while it wrote
+            records.append(json.loads(text))
+    used = [record for record in records if record["fingerprint"] == key]
     if lines:
+        others, broken = len(records) - len(used), len(lines) - len(records)
         logger.info(
             "%s: %d points measured already, %d of other settings, weights or data and %d broken "
             "lines are not used; --fresh begins anew",
-            path, len(points), others, broken,
+            path, len(used), others, broken,
         )  # fmt: skip
-    return points
+    return [Point(SelectorConfig(**one["selector"]), one["scores"]) for one in used]
 
 
 def write_point(path: Path, key: str, point: Point) -> None:
@@ -131,16 +124,11 @@ def write_point(path: Path, key: str, point: Point) -> None:
 
 
 def measure(
-    config: DictConfig,
-    model: DynRefer,
-    split: str,
-    selector: SelectorConfig,
-    truth: GroundTruth,
+    config: DictConfig, model: DynRefer, split: str, selector: SelectorConfig, truth: GroundTruth
 ) -> Point:
     """The headline metrics of a split with one selector; scored by the main process.
 
-    Raises:
-        ValueError: a task has no headline metric on these images.
+    Raises ValueError where a task has no headline metric on these images.
     """
     tasks = tasks_of(config)
     predictions = predict_split(config, model, split, OmegaConf.structured(selector), tasks)

@@ -13,10 +13,11 @@ after a power cut too, ``last`` is a whole checkpoint. ``previous`` is the one b
 disk lose bytes of ``last``.
 """
 
+import itertools
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -62,18 +63,12 @@ def save_checkpoint(
 ) -> Path:
     """Writes a checkpoint, has ``last`` point to it, and removes what no link names any more.
 
-    Args:
-        directory: the run's ``checkpoints`` folder.
-        model: without DistributedDataParallel around it.
-        training: plain values and tensors beside position and generators, e.g. the optimiser's.
-        before: the run's checkpoint before this one, for ``previous``.
+    ``directory`` is the run's ``checkpoints`` folder, in which the returned folder lies;
+    ``training`` are plain values and tensors beside position and generators, e.g. the optimiser's;
+    ``before`` is the run's checkpoint before this one, for ``previous``.
 
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        FloatingPointError: a weight is not finite; nothing is written.
-        OSError: the folder cannot be written; ``last`` is what it was.
+    Raises FloatingPointError where a weight is not finite (nothing is written), and OSError where
+    the folder cannot be written (``last`` is what it was).
     """
     generators = gather_objects(_generator_state())
     folder = gather_objects(_free_name(directory, f"step-{position.global_step:08d}"))[0]
@@ -125,13 +120,15 @@ def evaluated_score(folder: Path) -> float | None:
 def newest_checkpoint(directory: Path) -> Path | None:
     """The newest whole checkpoint of a run; None where there is none at all.
 
-    Says which ones cannot be used, and why.
-
-    Raises:
-        ValueError: there are checkpoints, and none is whole.
+    Says which ones cannot be used, and why. Raises ValueError where none of them is whole.
     """
     reasons = []
-    for folder in _newest_first(directory):
+    links = [directory / link for link in ("last", "previous")]
+    if not links[0].exists() and any(directory.glob("step-*")):
+        logger.warning("%s is missing", links[0])
+    folders = [link.resolve() for link in links if link.exists()]
+    folders += sorted(directory.resolve().glob("step-*"), reverse=True)
+    for folder in dict.fromkeys(folders):
         try:
             check_whole(folder)
         except (ValueError, OSError) as error:
@@ -157,29 +154,15 @@ def check_whole(folder: Path) -> None:
     verify_folder(folder)
 
 
-def _newest_first(directory: Path) -> Iterator[Path]:
-    links = [directory / link for link in ("last", "previous")]
-    if not links[0].exists() and any(directory.glob("step-*")):
-        logger.warning("%s is missing", links[0])
-    folders = [link.resolve() for link in links if link.exists()]
-    yield from dict.fromkeys([*folders, *sorted(directory.resolve().glob("step-*"), reverse=True)])
-
-
 def load_checkpoint(
     path: Path, model: nn.Module, keys: Collection[str] = ()
 ) -> tuple[Position, dict[str, Any]]:
     """Loads weights and generators to resume from; returns the position and the training state.
 
-    ``processes`` is added to the latter: the number of those that wrote it. Where there are more
-    now, the others' generators stay as they are.
-
-    Args:
-        path: of a checkpoint that :func:`check_whole` has seen.
-        keys: what the training state must hold.
-
-    Raises:
-        FileNotFoundError, ValueError: no checkpoint, or one of another architecture or version;
-            nothing is loaded then.
+    The checkpoint is one that :func:`check_whole` has seen; its training state must hold ``keys``.
+    ``processes`` is added to it: the number of those that wrote it. Where there are more now, the
+    others' generators stay as they are. Raises FileNotFoundError and ValueError where there is no
+    checkpoint, or one of another architecture or version; nothing is loaded then.
     """
     state = _state(path, keys)
     tensors = open_checkpoint(path, verify=False)
@@ -187,7 +170,9 @@ def load_checkpoint(
     model.held_elsewhere -= report.names
     generators = state.pop("generators")
     if rank() < len(generators):
-        _restore_generators(generators[rank()])
+        torch.set_rng_state(generators[rank()]["cpu"])
+        if "cuda" in generators[rank()] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(generators[rank()]["cuda"])
     if len(generators) != world_size():
         logger.warning(
             "%s was written by %d processes and goes on with %d: the batches are the same, "
@@ -221,12 +206,6 @@ def _generator_state() -> dict[str, Any]:
     return state
 
 
-def _restore_generators(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
 def _check_finite(tensors: dict[str, torch.Tensor]) -> None:
     # Largest absolute values: a sum of squares overflows where no weight is infinite.
     if torch.isfinite(nn.utils.get_total_norm(tensors.values(), float("inf"))):
@@ -243,11 +222,8 @@ def _free_name(directory: Path, name: str) -> Path:
 
     A step comes a second time where a run went on from the checkpoint before.
     """
-    folder, number = directory / name, 1
-    while folder.exists():
-        number += 1
-        folder = directory / f"{name}.{number}"
-    return folder
+    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
+    return next(directory / free for free in names if not (directory / free).exists())
 
 
 def _remove_unlinked(directory: Path) -> None:

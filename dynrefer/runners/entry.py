@@ -116,10 +116,8 @@ def evaluation_config(arguments: argparse.Namespace) -> DictConfig:
 def prepare_evaluation(config: DictConfig, splits: Sequence[str], output_dir: Path) -> DynRefer:
     """The model of an evaluation, after checks of everything that it will need.
 
-    Raises:
-        ConfigError: no weights are configured.
-        FileNotFoundError, PermissionError, ValueError: files are missing or broken, or
-            ``output_dir`` cannot be written.
+    Raises ConfigError where no weights are configured; FileNotFoundError, PermissionError or
+    ValueError where files are missing or broken, or ``output_dir`` cannot be written.
     """
     if not (config.run.load_ckpt_path or config.model.pretrained):
         raise ConfigError(
@@ -148,9 +146,8 @@ def _start(config: DictConfig, training: bool = False) -> torch.device:
     for key in (*_CHECKPOINT_KEYS, *(_TRAINING_KEYS if training else ())):
         for path in listed(OmegaConf.select(config, key)):
             if not Path(local_path(path)).exists():
-                raise FileNotFoundError(
-                    f"{key}: no checkpoint at {path}, on this machine's disk{fetch_hint(path)}"
-                )
+                place = f"no checkpoint at {path}, on this machine's disk"
+                raise FileNotFoundError(f"{key}: {place}{fetch_hint(path)}")
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     device = distributed.start(config.run.device)

@@ -54,11 +54,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_data(config: DictConfig, tags: TagVocabulary) -> RegionDatasets:
-    """All datasets that have annotations for ``run.train_splits``, one after the other.
-
-    Raises:
-        ConfigError: no dataset has any.
-    """
+    """All datasets that have annotations for ``run.train_splits``; ConfigError where none has."""
     selector = config.run.train_view_selector
     parts = [
         part
@@ -80,11 +76,8 @@ def training_data(config: DictConfig, tags: TagVocabulary) -> RegionDatasets:
 class EpochRunner:
     """Trains for ``run.max_epoch`` epochs and evaluates after them.
 
-    Args:
-        config: the whole configuration.
-        model: on its device already.
-        output_dir: folder of the run, which exists.
-        dataset: what is trained on, see :func:`training_data`.
+    The model is on its device already, and the run's folder is there; ``dataset`` is that of
+    :func:`training_data`.
     """
 
     def __init__(
@@ -129,9 +122,8 @@ class EpochRunner:
     def train(self) -> Metrics:
         """Runs the remaining epochs; returns the metrics of the last evaluation.
 
-        Raises:
-            Stopped: by SIGTERM or Ctrl-C; a checkpoint was saved.
-            FloatingPointError: a loss, or the gradients of many steps in a row, are not finite.
+        Raises Stopped by SIGTERM or Ctrl-C, after a checkpoint was saved, and FloatingPointError
+        where a loss, or the gradients of many steps in a row, are not finite.
         """
         path = checkpoint_to_resume(self.config, self.output_dir)
         if path is not None:
@@ -165,8 +157,7 @@ class EpochRunner:
     def resume(self, path: Path) -> None:
         """Goes on from a checkpoint, exactly as if training had not stopped.
 
-        Raises:
-            ValueError: the data would come in another order, or other parameters train.
+        Raises ValueError where the data would come in another order, or other parameters train.
         """
         keys = ("updates", "samples", "config")
         self.position, state = load_checkpoint(path, self.model, keys)
@@ -187,11 +178,8 @@ class EpochRunner:
     def save(self) -> None:
         """Writes a checkpoint at the present position."""
         self.log.sync()
-        state = {
-            "updates": self.updates.state_dict(),
-            "samples": len(self.dataset),
-            "config": to_plain(self.config),
-        }
+        state = {"updates": self.updates.state_dict(), "samples": len(self.dataset)}
+        state["config"] = to_plain(self.config)
         self.saved = save_checkpoint(
             self.checkpoints, self.model, self.config, self.position, state, self.saved
         )
@@ -204,14 +192,9 @@ class EpochRunner:
 
     def _train_epoch(self, epoch: int) -> None:
         self.model.train()
-        steps = len(self.sampler)
-        bar = Progress(
-            self._batches(epoch),
-            desc=f"epoch {epoch + 1}/{self.run.max_epoch}",
-            initial=self.position.step,
-            total=steps,
-            unit="step",
-        )
+        steps, name = len(self.sampler), f"epoch {epoch + 1}/{self.run.max_epoch}"
+        places = {"initial": self.position.step, "total": steps}
+        bar = Progress(self._batches(epoch), desc=name, unit="step", **places)
         began, regions = time.perf_counter(), 0
         self.stop.waits = True
         for step, batch in enumerate(bar, start=self.position.step):
@@ -240,9 +223,8 @@ class EpochRunner:
     def _step(self, batch: RegionBatch, step: int, rate: float) -> tuple[dict[str, float], int]:
         """Forward, backward and, at the end of an accumulation, the update.
 
-        Returns:
-            The losses, as means over the processes; and after an update the number of the signal
-            that one of the processes got, else 0.
+        Returns the losses, as means over the processes; and after an update the number of the
+        signal that one of the processes got, else 0.
         """
         self.updates.set_rate(rate)
         size = self.run.accum_grad_iters

@@ -16,7 +16,6 @@ from dynrefer.datasets.builders import (
     annotation_files,
     build_dataset,
     image_limit,
-    instances_file,
     open_annotations,
     skips_bad_records,
 )
@@ -61,13 +60,13 @@ def tasks_of(config: DictConfig) -> list[Task]:
 def ground_truth(config: DictConfig, split: str, vocabularies: Vocabularies) -> GroundTruth:
     """What the predictions of a split are judged against.
 
-    Raises:
-        FileNotFoundError, ConfigError, ValueError: annotations or instances are missing, more
-            than one file, or broken; or a task does not take the boxes of a detector.
+    Raises FileNotFoundError, ConfigError or ValueError where annotations or instances are missing,
+    more than one file, or broken; or a task does not take the boxes of a detector.
     """
     name = evaluated_dataset(config)
-    files = annotation_files(config.datasets[name], name, split)
-    annotated = list(config.datasets[name].build_info.ground_truth.get(split, []))
+    dataset = config.datasets[name]
+    files = annotation_files(dataset, name, split)
+    annotated = list(dataset.build_info.ground_truth.get(split, []))
     for key, paths, counts in (("annotations", files, (1,)), ("ground_truth", annotated, (0, 1))):
         if len(paths) not in counts:
             raise ConfigError(
@@ -80,20 +79,13 @@ def ground_truth(config: DictConfig, split: str, vocabularies: Vocabularies) -> 
             f"datasets.{name}.build_info.ground_truth.{split}: {', '.join(others)} judges "
             "annotated regions alone; dense_captioning takes other boxes"
         )
-    instances = instances_file(config.datasets[name], split)
-    if instances is not None and not instances.is_file():
+    instances = dataset.build_info.instances.get(split) or None
+    if instances is not None and not Path(instances).is_file():
         key = f"datasets.{name}.build_info.instances.{split}"
         raise FileNotFoundError(f"no COCO instances file at {instances}; {key} sets it")
-    opened = [
-        open_annotations(config.datasets[name], path, training=False) for path in files + annotated
-    ]
-    return GroundTruth(
-        opened[0],
-        vocabularies,
-        instances,
-        image_limit(config.datasets[name]),
-        opened[1] if annotated else None,
-    )
+    index, *others = [open_annotations(dataset, path, False) for path in files + annotated]
+    instances, limit = instances and Path(instances), image_limit(dataset)
+    return GroundTruth(index, vocabularies, instances, limit, *others)
 
 
 def check_evaluation(config: DictConfig, splits: Sequence[str], vocabularies: Vocabularies) -> None:
@@ -116,10 +108,7 @@ def evaluate(
 
     Tasks with the same view selector share one pass, and a pass runs only the decoders that its
     tasks need. Writes ``results/<dataset>-<split>-<label>[-n].jsonl``, ``metrics-...json``, a table
-    ``metrics-...md`` and a page ``regions-...html``.
-
-    Returns:
-        Metrics by task; on other processes than the main one too.
+    ``metrics-...md`` and a page ``regions-...html``. Every process gets the metrics by task.
     """
     truth = ground_truth(config, split, model.vocabularies)
     stem = file_stem(f"{evaluated_dataset(config)}-{split}-{label}")
@@ -133,7 +122,8 @@ def evaluate(
         seconds += time.perf_counter() - began
         if skips_bad_records(config.datasets[evaluated_dataset(config)]):
             truth = truth.of_readable_images({prediction.id for prediction in predictions})
-        views.append(_views(selector, tasks))
+        ratios = "" if selector.ratios is None else f" {list(selector.ratios)}"
+        views.append(f"{selector.name}{ratios} ({', '.join(task.name for task in tasks)})")
         if is_main():
             suffix = f"-{number + 1}" if number else ""
             path = output_dir / RESULTS / f"{stem}{suffix}.jsonl"
@@ -157,21 +147,12 @@ def evaluate(
 
 
 def predict_split(
-    config: DictConfig,
-    model: DynRefer,
-    split: str,
-    selector: DictConfig,
-    tasks: Sequence[Task],
+    config: DictConfig, model: DynRefer, split: str, selector: DictConfig, tasks: Sequence[Task]
 ) -> list[RegionPrediction]:
     """Predictions of all regions of a split, gathered from all processes, in no fixed order."""
     dataset = _dataset(config, split, selector, model.vocabularies)
-    loader = make_loader(
-        dataset,
-        config.run,
-        model.device,
-        batch_size=config.run.batch_size_eval,
-        sampler=EvaluationSampler(len(dataset)),
-    )
+    order = {"batch_size": config.run.batch_size_eval, "sampler": EvaluationSampler(len(dataset))}
+    loader = make_loader(dataset, config.run, model.device, **order)
     decoders = frozenset().union(*(task.decoders for task in tasks))
     predictions: list[RegionPrediction] = []
     model.eval()
@@ -238,22 +219,10 @@ def published(config: DictConfig, split: str) -> Metrics:
 
 
 def _judged(
-    config: DictConfig,
-    split: str,
-    tasks: Sequence[Task],
-    metrics: Metrics,
-    predictions: Predictions,
+    config: DictConfig, split: str, tasks: Sequence[Task], metrics: Metrics, said: Predictions
 ) -> list[JudgedTask]:
-    numbers = published(config, split)
-    return [
-        JudgedTask(task, metrics[task.name], predictions, numbers.get(task.name, {}))
-        for task in tasks
-    ]
-
-
-def _views(selector: DictConfig, tasks: Sequence[Task]) -> str:
-    ratios = "" if selector.ratios is None else f" {list(selector.ratios)}"
-    return f"{selector.name}{ratios} ({', '.join(task.name for task in tasks)})"
+    known = published(config, split)
+    return [JudgedTask(t, metrics[t.name], said, known.get(t.name, {})) for t in tasks]
 
 
 def _passes(config: DictConfig, tasks: Sequence[Task]) -> list[tuple[DictConfig, list[Task]]]:

@@ -27,12 +27,9 @@ def set_up_logging() -> None:
 class RunLog:
     """Appends records to ``log.jsonl`` and passes them to wandb; the main process alone writes.
 
-    Args:
-        path: of the file.
-        config: the whole configuration, for wandb.
-        use_wandb: also log to wandb (``pip install dynrefer[wandb]``).
-        begins_at: (epoch, step) at which the run begins or goes on. Records from there on are of
-            steps that come again and are taken out, as is a line that was cut off.
+    ``use_wandb`` asks for wandb (``pip install dynrefer[wandb]``), which gets the whole ``config``.
+    The run begins or goes on at ``begins_at`` (epoch, step): records from there on are of steps
+    that come again and are taken out, as is a line that was cut off.
     """
 
     def __init__(
@@ -50,9 +47,8 @@ class RunLog:
             try:
                 import wandb
             except ImportError as error:
-                raise ImportError(
-                    "run.wandb is true but wandb is missing: pip install wandb"
-                ) from error
+                needed = "run.wandb is true but wandb is missing: pip install wandb"
+                raise ImportError(needed) from error
             self._wandb = wandb.init(project="dynrefer", dir=path.parent, config=dict(config))
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -84,11 +80,6 @@ def _lines_before(path: Path, place: tuple[int, int]) -> Iterator[str]:
             continue  # the process ended while it wrote
         if line.endswith("\n") and (record["epoch"], record.get("step", math.inf)) < place:
             yield line
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON atomically."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def metric_table(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,6 @@ from dynrefer.config import to_plain
 from dynrefer.files import write_text
 from dynrefer.processors.images import open_image
 from dynrefer.processors.region_image import check_boxes
-from dynrefer.runners.logs import write_json
 from dynrefer.tasks.ground_truth import GroundTruth
 from dynrefer.tasks.published import SOURCE
 from dynrefer.tasks.results import Predictions
@@ -76,12 +76,8 @@ class Section:
 def data_facts(dataset: str, split: str, truth: GroundTruth) -> dict[str, Any]:
     """What is evaluated: names and counts; regions and images that a limit leaves out are not."""
     counts = truth.index.region_counts[truth.positions()]
-    facts = {
-        "dataset": dataset,
-        "split": split,
-        "images": int((counts > 0).sum()),
-        "regions": int(counts.sum()),
-    }
+    facts = {"dataset": dataset, "split": split, "images": int((counts > 0).sum())}
+    facts["regions"] = int(counts.sum())
     return facts | {"images left out": len(truth.left_out)} if truth.left_out else facts
 
 
@@ -95,22 +91,11 @@ def write_results(
 ) -> None:
     """Writes metrics (JSON), a table beside them (.md), and the page of ``run.report_regions``.
 
-    ``facts`` say what was evaluated: ``data_facts`` and more.
+    ``facts`` say what was evaluated: ``data_facts`` and more. The metrics stand with them, the
+    configuration and the versions that made them.
     """
-    write_json(metrics_path, _metrics_content(config, facts, judged))
-    title = f"{facts['dataset']} {facts['split']}"
-    texts = {name: _fact(value) for name, value in facts.items()}
-    write_text(metrics_path.with_suffix(".md"), table(title, texts, judged))
-    if config.run.report_regions:
-        write_page(page_path, title, texts, judged, truth, config.run.report_regions)
-
-
-def _metrics_content(
-    config: DictConfig, facts: Mapping[str, Any], judged: Sequence[JudgedTask]
-) -> dict[str, Any]:
-    """Metrics with what was evaluated, the configuration and the versions that made them."""
     numbers = {one.task.name: dict(one.published) for one in judged if one.published}
-    return {
+    content = {
         "metrics": {one.task.name: dict(one.metrics) for one in judged},
         **({"published": {"source": SOURCE, **numbers}} if numbers else {}),
         "evaluated": dict(facts),
@@ -122,6 +107,15 @@ def _metrics_content(
         },
         "config": to_plain(config),
     }
+    write_text(metrics_path, json.dumps(content, indent=2) + "\n")
+    title = f"{facts['dataset']} {facts['split']}"
+    texts = {
+        name: str(value) if isinstance(value, str | int | float) else ", ".join(map(str, value))
+        for name, value in facts.items()
+    }
+    write_text(metrics_path.with_suffix(".md"), table(title, texts, judged))
+    if config.run.report_regions:
+        write_page(page_path, title, texts, judged, truth, config.run.report_regions)
 
 
 def write_page(
@@ -151,13 +145,9 @@ def write_page(
 
 def page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """The HTML of a page; every text is escaped, and long ones are cut."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    strict = {"autoescape": True, "undefined": jinja2.StrictUndefined}
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **strict)
     environment.filters |= {"cut": _cut, "jpeg": _jpeg}
     numbers = {"most_lines": MOST_LINES, "scale": SCALE}
     template = environment.get_template(PAGE)
@@ -191,11 +181,9 @@ def _section(judged: JudgedTask, truth: GroundTruth, count: int) -> Section:
     else:  # LVIS knows classes of images, not of a detector's boxes
         labelled = range(len(ids))
         groups = {"at random": np.random.default_rng(0).permutation(len(ids))[:count].tolist()}
+    groups = {name: [labelled[index] for index in group] for name, group in groups.items()}
     shown = {
-        name: [
-            _shown(judged, places[labelled[index]], scores.get(ids[labelled[index]]), truth)
-            for index in group
-        ]
+        name: [_shown(judged, places[index], scores.get(ids[index]), truth) for index in group]
         for name, group in groups.items()
     }
     return Section(task.name, line, shown)
@@ -256,12 +244,6 @@ def table(title: str, facts: Mapping[str, str], judged: Sequence[JudgedTask]) ->
         if len(listed) < len(names):
             lines += ["", f"{len(names) - len(listed)} single APs are in the metrics' JSON file."]
     return "\n".join(lines) + "\n"
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(str, value))
-    return str(value)
 
 
 def _cell(text: str) -> str:

@@ -27,10 +27,8 @@ def checkpoint_to_resume(config: DictConfig, folder: Path) -> Path | None:
     """The checkpoint to go on from, whole; None for a start.
 
     With ``run.resume=auto`` it is the newest whole one of the folder, and without any that of
-    ``run.resume_ckpt_path``. A ``best`` that is damaged is forgotten.
-
-    Raises:
-        ValueError, OSError: the checkpoint that is asked for is damaged, or none is whole.
+    ``run.resume_ckpt_path``. A ``best`` that is damaged is forgotten. Raises ValueError or OSError
+    where the checkpoint that is asked for is damaged, or none is whole.
     """
     return gather_objects(_to_resume(config, folder) if is_main() else None)[0]
 
@@ -53,24 +51,22 @@ def _to_resume(config: DictConfig, folder: Path) -> Path | None:
 def check_same_data(path: Path, state: Mapping[str, Any], config: DictConfig, samples: int) -> None:
     """Raises ValueError where the data would come in another order than they have so far.
 
-    Args:
-        path: the checkpoint, for the message.
-        state: what it holds besides weights: ``config``, ``processes``, ``samples``.
-        config: that of the run which goes on.
-        samples: the number there is now.
+    ``state`` is what the checkpoint at ``path`` holds besides weights (``config``, ``processes``,
+    ``samples``); ``config`` and ``samples`` are those of the run which goes on.
     """
-    former, run = state["config"]["run"], config.run
-    batches = [
-        former["batch_size_train"] * state["processes"],
-        run.batch_size_train * world_size(),
-    ]
-    pairs = {
-        "run.seed": [former["seed"], run.seed],
-        "the global batch (run.batch_size_train x processes)": batches,
-        "run.accum_grad_iters": [former["accum_grad_iters"], run.accum_grad_iters],
-        "the number of training samples (max_imgs, annotations)": [state["samples"], samples],
-    }
-    others = [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
+
+    def order(run: Mapping[str, Any], processes: int, samples: int) -> dict[str, int]:
+        batch = run["batch_size_train"] * processes
+        return {
+            "run.seed": run["seed"],
+            "the global batch (run.batch_size_train x processes)": batch,
+            "run.accum_grad_iters": run["accum_grad_iters"],
+            "the number of training samples (max_imgs, annotations)": samples,
+        }
+
+    old = order(state["config"]["run"], state["processes"], state["samples"])
+    new = order(config.run, world_size(), samples)
+    others = [f"{name} was {old[name]}, is {new[name]}" for name in old if old[name] != new[name]]
     if others:
         raise ValueError(
             f"{path} cannot be resumed: {'; '.join(others)}. The data would come in another order; "
@@ -93,8 +89,6 @@ def tell_changes(path: Path, former: Mapping[str, Any], config: DictConfig) -> N
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in content.items():
-        if isinstance(value, Mapping):
-            values |= _flat(value, f"{prefix}{key}.")
-        else:
-            values[f"{prefix}{key}"] = value
+        name = f"{prefix}{key}"
+        values |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return values

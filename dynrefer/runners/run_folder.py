@@ -26,11 +26,7 @@ _RESULTS = (RESULTS, "metrics-*", "regions-*")
 
 
 def make_output_dir(path: Path) -> Path:
-    """Makes a folder and checks that files can be written there, and results.
-
-    Raises:
-        PermissionError: they cannot; the message names run.output_dir.
-    """
+    """Makes a folder; PermissionError, which names run.output_dir, where nothing can be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         for folder in (path, path / RESULTS):
@@ -50,10 +46,8 @@ def make_output_dir(path: Path) -> Path:
 def claimed_folder(config: DictConfig) -> Iterator[Path]:
     """The folder of a training run, which is this run's alone while the context lasts.
 
-    Raises:
-        ConfigError: another run is at work there; or it holds one, and the configuration says
-            neither that this goes on with it nor that it may be deleted.
-        PermissionError: it cannot be written.
+    Raises ConfigError where another run is at work there, or where it holds one and the
+    configuration says neither that this goes on with it nor that it may be deleted.
     """
     folder = make_output_dir(Path(require(config, "run.output_dir")))
     if not is_main():
@@ -85,8 +79,9 @@ def _locked(path: Path, folder: Path) -> Iterator[TextIO]:
 
 
 def _check_what_is_there(config: DictConfig, folder: Path) -> None:
-    run = config.run
-    goes_on = run.resume == "auto" or _goes_on_here(config, folder)
+    run, own = config.run, (folder / CHECKPOINTS).resolve()
+    former = Path(run.resume_ckpt_path).resolve().parent if run.resume_ckpt_path else None
+    goes_on = run.resume == "auto" or former == own
     if goes_on and run.overwrite:
         raise ConfigError("run.overwrite deletes the run that run.resume would go on with")
     there = [name for name in (CHECKPOINTS, LOG, CONFIG) if (folder / name).exists()]
@@ -96,12 +91,6 @@ def _check_what_is_there(config: DictConfig, folder: Path) -> None:
             "run.resume=auto, choose another folder by run.output_dir=DIR, or delete it by "
             "run.overwrite=true"
         )
-
-
-def _goes_on_here(config: DictConfig, folder: Path) -> bool:
-    """Whether ``run.resume_ckpt_path`` is a checkpoint of the run in this folder."""
-    path = config.run.resume_ckpt_path
-    return path is not None and Path(path).resolve().parent == (folder / CHECKPOINTS).resolve()
 
 
 def begin(config: DictConfig, folder: Path) -> None:

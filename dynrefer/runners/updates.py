@@ -34,10 +34,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 class Updates:
     """Changes a model's weights by their gradients, as the configuration's run section says.
 
-    ``skipped`` counts the updates that were left out, ``in_a_row`` the latest of them.
-
-    Raises:
-        ConfigError: nothing of the model trains.
+    ``skipped`` counts the updates that were left out, ``in_a_row`` the latest of them. Raises
+    ConfigError where nothing of the model trains.
     """
 
     def __init__(self, config: DictConfig, model: DynRefer) -> None:
@@ -52,17 +50,13 @@ class Updates:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of them."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "skipped": self.skipped,
-        }
+        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {**states, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any], path: Path) -> None:
         """Takes the moments and scale of a checkpoint; decay and betas stay the configuration's.
 
-        Raises:
-            ValueError: the checkpoint at ``path`` trained other parameters.
+        Raises ValueError where the checkpoint at ``path`` trained other parameters.
         """
         wanted = [{**group} for group in self.optimizer.param_groups]
         try:
@@ -85,16 +79,13 @@ class Updates:
     def gradient_norm(self) -> Tensor:
         """The norm of all gradients together, of which every process has the same."""
         self.scaler.unscale_(self.optimizer)
-        return nn.utils.get_total_norm(
-            [p.grad for p in self.model.parameters() if p.grad is not None]
-        )
+        return nn.utils.get_total_norm(self._gradients().values())
 
     def apply(self, norm: Tensor, is_finite: bool, where: str) -> None:
         """Changes the weights, unless the gradients, whose norm is given, are not finite.
 
-        Raises:
-            FloatingPointError: ``MOST_SKIPPED`` updates in a row were left out; the message says
-                ``where`` training stood.
+        Raises FloatingPointError, which says ``where`` training stood, after ``MOST_SKIPPED``
+        updates in a row that were left out.
         """
         if is_finite:
             if self.run.max_grad_norm is not None:
@@ -107,11 +98,13 @@ class Updates:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def _gradients(self) -> dict[str, Tensor]:
+        named = self.model.named_parameters()
+        return {name: p.grad for name, p in named if p.grad is not None}
+
     def _skip(self, where: str) -> None:
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        gradients = {
-            name: p.grad for name, p in self.model.named_parameters() if p.grad is not None
-        }
+        gradients = self._gradients()
         names = [name for name, grad in gradients.items() if not torch.isfinite(grad).all()]
         listed = ", ".join(names[:3]) or "their norm alone is too large"
         what = f"{where}: gradients of {len(names)} of {len(gradients)} tensors are not finite"

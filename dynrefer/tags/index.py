@@ -44,12 +44,9 @@ class TagIndex:
     leaves"), written as one word or with hyphens ("streetlight"), and last by synonyms. Where two
     names share a form, the one earlier in the vocabulary has it.
 
-    Args:
-        vocabulary: the tags; at least one.
-        synonyms: pairs of a term and the tags that it may count as, best first. Pairs whose tags
-            the vocabulary lacks, and terms that are tags themselves, have no effect.
-
-    Raises ValueError for an empty vocabulary.
+    ``synonyms`` are pairs of a term and the tags that it may count as, best first; pairs whose tags
+    the vocabulary lacks, and terms that are tags themselves, have no effect. Raises ValueError for
+    an empty vocabulary.
     """
 
     def __init__(self, vocabulary: TagVocabulary, synonyms: Synonyms = ()) -> None:

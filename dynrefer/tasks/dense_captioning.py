@@ -72,15 +72,16 @@ class DenseCaptioning(Captions):
             scores = [_detector_score(region, truth) for region in predicted]
             # As published, a detector's score takes the place of the caption's; they are not
             # multiplied.
+            scores = [
+                self.said(predictions, region, truth, "score") if score is None else score
+                for region, score in zip(predicted, scores, strict=True)
+            ]
             yield DenseCaptionImage(
                 [box for box, _ in captions],
                 [caption for _, caption in captions],
                 [region.box for region in predicted],
                 [self.said(predictions, region, truth) for region in predicted],
-                [
-                    self.field_of(predictions, region, "score") if score is None else score
-                    for region, score in zip(predicted, scores, strict=True)
-                ],
+                scores,
                 image_id=(annotated or predicted)[0].image_id,
             )
 

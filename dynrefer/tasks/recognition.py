@@ -37,9 +37,8 @@ class Recognition(Task):
         """The classes with the largest logits, and the true one with its own where it is known."""
         best = sorted(range(len(names)), key=lambda index: -said[index])[:SHOWN]
         true = [] if label is None else [label]
-        return RegionWords(
-            *([f"{names[i]} {said[i]:.2f}" for i in shown] for shown in (best, true))
-        )
+        listed = ([f"{names[i]} {said[i]:.2f}" for i in shown] for shown in (best, true))
+        return RegionWords(*listed)
 
 
 @registry.register("task", "region_recognition")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dynrefer.datasets.annotations.json_stream import is_array, iterate_items
-from dynrefer.files import write_atomically
+from dynrefer.files import whole_file
 from dynrefer.metrics.instances import is_id, is_number
 from dynrefer.models.dynrefer import RegionPrediction
 from dynrefer.tasks.ground_truth import GroundTruth
@@ -72,14 +72,10 @@ def _first_outside(numbers: list[Any], low: float, high: float) -> str:
 def write_predictions(path: Path, predictions: Iterable[RegionPrediction]) -> None:
     """Writes a result file: one JSON object a region and line, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(part: Path) -> None:
-        with part.open("w", encoding="utf-8") as lines:
-            for prediction in predictions:
-                values = {key: v for key, v in asdict(prediction).items() if v is not None}
-                lines.write(json.dumps(values, ensure_ascii=False) + "\n")
-
-    write_atomically(path, write)
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as lines:
+        for prediction in predictions:
+            values = {key: v for key, v in asdict(prediction).items() if v is not None}
+            lines.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def read_predictions(path: Path, truth: GroundTruth | None = None) -> ResultFile:

@@ -97,24 +97,20 @@ class Task(ABC):
         rows = [self.said(predictions, region, truth) for region in regions]
         return np.array(rows, dtype=np.float32)
 
-    def said(self, predictions: Predictions, region: RegionRecord, truth: GroundTruth) -> Any:
-        """``field`` of a region's prediction; ValueError as ``field_of``."""
-        names = self.names(truth)
-        return self.field_of(predictions, region, self.field, None if names is None else len(names))
-
-    def field_of(
-        self, predictions: Predictions, region: RegionRecord, field: str, count: int | None = None
+    def said(
+        self, predictions: Predictions, region: RegionRecord, truth: GroundTruth, field: str = ""
     ) -> Any:
-        """One field of a region's prediction, with ``count`` numbers where it is a list.
+        """``field`` of a region's prediction, or another one.
 
         ValueError names file, region and field if it is missing or of another kind.
         """
+        field, names = field or self.field, self.names(truth)
         prediction = predictions.get(region.id)
         value = None if prediction is None else prediction.get(field)
         if value is None:
             lacking = "prediction" if prediction is None else field
             fault = f" has no {lacking} ({len(predictions)} predictions)"
-        elif fault := fault_of(value, field, count):
+        elif fault := fault_of(value, field, None if names is None else len(names)):
             fault = f": '{field}' {fault}"
         if not fault:
             return value

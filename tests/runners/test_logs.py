@@ -10,7 +10,6 @@ from dynrefer.runners.logs import (
     RunLog,
     metric_table,
     set_up_logging,
-    write_json,
 )
 
 
@@ -89,15 +88,6 @@ def test_missing_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match="run.wandb is true but wandb is missing: pip install"):
         RunLog(tmp_path / "log.jsonl", {}, use_wandb=True)
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_table_of_metrics():

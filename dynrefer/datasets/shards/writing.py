@@ -54,17 +54,14 @@ def write_shards(
 ) -> ShardCounts:
     """Writes the shards of an annotation file and its images into a folder.
 
-    Images are in the order of the file, those without regions left out. Stopped at any point, the
-    same call goes on after the last whole shard; on a finished folder it does nothing.
+    Images are in the order of the file, those without regions left out; a copy of the file goes
+    into the folder. ``image_root`` and ``bad_records`` are as for ``AnnotationIndex.open``. Stopped
+    at any point, the same call goes on after the last whole shard; on a finished folder it does
+    nothing.
 
-    Args:
-        annotations: a file in the release's format; a copy of it goes into the folder.
-        image_root: as for ``AnnotationIndex.open``, and so is ``bad_records``.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: bad records, or images that are missing or none, under "strict"; the first are
-            named, with a count. The folder holds shards of other contents.
+    Raises FileNotFoundError where the file is missing, and ValueError for bad records, or images
+    that are missing or none, under "strict" (the first are named, with a count), and for a folder
+    with shards of other contents.
     """
     if images_per_shard < 1:
         raise ValueError(f"images_per_shard is {images_per_shard}, must be at least 1")
@@ -104,7 +101,7 @@ def write_shards(
         "image_table": {"name": IMAGE_TABLE, "sha256": sha256_of(folder / IMAGE_TABLE)},
         "shards": shards,
     }
-    _write_json(folder / MANIFEST, manifest)
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return _counts(folder, written)
 
 
@@ -129,7 +126,7 @@ def _check_plan(source: Path, folder: Path, images_per_shard: int, bad_records: 
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {part_of(path).name}:
         raise ValueError(f"{folder} holds other files and no {PLAN}; choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(path, plan)
+    write_text(path, json.dumps(plan, indent=1) + "\n")
 
 
 def _write_shard(path: Path, index: AnnotationIndex, images: list[int]) -> None:
@@ -172,22 +169,11 @@ def _member_names(index: AnnotationIndex, image: int) -> tuple[str, str]:
 
 def _description(index: AnnotationIndex, image: int) -> bytes:
     record = index.image(image)
-    regions = [index.region(i) for i in index.regions_of_image(image)]
-    content = {
-        "id": record.id,
-        "file_name": record.file_name,
-        "width": record.width,
-        "height": record.height,
-        "regions": [
-            {
-                "id": region.id,
-                "box": region.box,
-                "captions": region.captions,
-                "extra_info": region.extra_info,
-            }
-            for region in regions
-        ],
-    }
+    content = {key: getattr(record, key) for key in ("id", "file_name", "width", "height")}
+    content["regions"] = [
+        {key: getattr(index.region(i), key) for key in ("id", "box", "captions", "extra_info")}
+        for i in index.regions_of_image(image)
+    ]
     return json.dumps(content, separators=(",", ":")).encode()
 
 
@@ -205,10 +191,6 @@ def _write_table(path: Path, table: np.ndarray, index: AnnotationIndex, images: 
             np.save(file, table[first])
 
     write_atomically(path, write)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _facts(path: Path) -> dict[str, Any]:
