@@ -27,7 +27,7 @@ SMOLLM2 = ["gguf>=0.17"]
 
 # The service, and the client that its tests speak to it with.
 APP = ["fastapi>=0.115", "uvicorn>=0.32", "python-multipart>=0.0.18", "prometheus_client>=0.21"]
-APP_TESTS = ["httpx2>=2", "openai>=3"]
+APP_TESTS = ["httpx2>=2", "openai>=3", "schemathesis>=4"]
 
 setup(
     name="dynrefer",

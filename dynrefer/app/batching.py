@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from dynrefer.app.memory import release_memory
 from dynrefer.predictor import ImageResult, PredictionOptions, RegionPredictor, RegionRequest
 
 logger = logging.getLogger(__name__)
+IDLE = 1.0  # seconds without a request, after which memory is given back
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class MicroBatcher:
 
     def _taken(self) -> Iterator[_Job | None]:
         """The next job, and those that come while it waits; None, the last of all, ends it."""
-        job, until = self._jobs.get(), time.monotonic() + self.wait
+        job = self._first()
+        until = time.monotonic() + self.wait
         yield job
         for _ in range(self.most - 1):
             if job is None:
@@ -98,6 +101,13 @@ class MicroBatcher:
             except queue.Empty:
                 return
             yield job
+
+    def _first(self) -> _Job | None:
+        try:
+            return self._jobs.get(timeout=IDLE)
+        except queue.Empty:
+            release_memory()
+            return self._jobs.get()
 
     def _answer(self, jobs: list[_Job]) -> None:
         """Answers jobs of equal options; what fails together is tried one by one."""

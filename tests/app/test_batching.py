@@ -2,10 +2,13 @@
 
 import json
 import threading
+import time
 
 import pytest
 
+from dynrefer.app import batching
 from dynrefer.app.batching import MicroBatcher
+from dynrefer.app.memory import release_memory
 from dynrefer.predictor import PredictionOptions, RegionRequest
 from tests.app.conftest import assert_like, chat_body, regions_body, transparent
 from tests.predictor.conftest import BOXES, IMAGE, mask_of
@@ -133,3 +136,19 @@ def test_health_says_whether_requests_are_answered(service):
     answer = service.get("/healthz")
     assert (answer.status_code, answer.json()["status"]) == (503, "down")
     assert json.loads(service.post("/v1/regions", json=regions_body()).text)["error"]
+
+
+def test_memory_is_given_back_once_when_nobody_asks(predictor, monkeypatch):
+    released = []
+    monkeypatch.setattr(batching, "release_memory", lambda: released.append(1))
+    monkeypatch.setattr(batching, "IDLE", 0.02)
+    with MicroBatcher(predictor) as batcher:
+        assert batcher.submit(request_of(0), PLAIN).result(30).id == 0
+        time.sleep(0.2)
+        after = len(released)
+        assert batcher.submit(request_of(1), PLAIN).result(30).id == 1
+    assert after in (1, 2)  # once before the first, where that was late
+
+
+def test_memory_that_was_freed_goes_back():
+    release_memory()  # on every system without an error

@@ -67,7 +67,7 @@ def test_a_full_queue_refuses_and_is_open_again_after(started, monkeypatch):
     go, predict_many = threading.Event(), service.predictor.predict_many
 
     def held(requests, **options):
-        assert go.wait(30)
+        assert go.wait(5)
         return predict_many(requests, **options)
 
     monkeypatch.setattr(service.predictor, "predict_many", held)

@@ -38,6 +38,7 @@ def in_this_process(predictor, monkeypatch):
                 thread.join()
 
     monkeypatch.setattr(benchmark_service, "service", service)
+    monkeypatch.setattr(benchmark_service, "IDLE_FIRST", 0)
 
 
 def test_one_by_one_and_shared(in_this_process, capsys):
