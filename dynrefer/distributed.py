@@ -81,9 +81,11 @@ def start(device: str, timeout_minutes: float = 60, join_minutes: float = 5) -> 
     try:
         joining = dist.rendezvous("env://", timeout=timedelta(minutes=join_minutes))
         store, own_rank, size = next(iter(joining))
-        waiting = {"timeout": timedelta(minutes=timeout_minutes)}
-        store.set_timeout(**waiting)
-        dist.init_process_group(backend, store=store, rank=own_rank, world_size=size, **waiting)
+        timeout = timedelta(minutes=timeout_minutes)
+        store.set_timeout(timeout)
+        dist.init_process_group(
+            backend, store=store, rank=own_rank, world_size=size, timeout=timeout
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConnectionError(

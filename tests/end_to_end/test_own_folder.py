@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import demo
 from dynrefer.command_line import entry_point
+from dynrefer.commands import demo, parsers
 from dynrefer.models.dynrefer import DynRefer
 from dynrefer.runners.entry import evaluate_main, train_main
 from tests.end_to_end.conftest import QUICK
@@ -73,6 +73,6 @@ def test_demo(trained, own, capsys, tmp_path):
     for folder in (own, trained[0] / "checkpoints" / "best"):
         arguments = ["--image", f"{tmp_path}/image.png", "--box", "1", "2", "20", "30", "--json"]
         arguments += ["--checkpoint", str(folder), "--device", "cpu"]
-        entry_point(demo.main, demo.demo_parser().parse_args(arguments))
+        entry_point(demo.main, parsers.demo().parse_args(arguments))
         told.append(json.loads(capsys.readouterr().out)[0])
     assert told[0]["tags"] == told[1]["tags"] and told[0]["attributes"] == told[1]["attributes"]

@@ -161,7 +161,10 @@ def test_weights_from_scratch_keep_the_variance(config):
 def t5_directory(config, tmp_path):
     """A language model in Hugging Face format, with its tokenizer."""
     tokenizer = load_tokenizer(config.model.caption_decoder.tokenizer, "test")
-    fields = {**OmegaConf.to_container(config.model.caption_decoder.config), "vocab_size": 70}
+    fields = {
+        **OmegaConf.to_container(config.model.caption_decoder.config),
+        "vocab_size": len(tokenizer) + 6,
+    }
     torch.manual_seed(5)
     model = build_t5(fields, tokenizer.pad_token_id, tokenizer.eos_token_id)
     torch.nn.init.normal_(model.lm_head.weight)

@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dynrefer.checkpoints.tokenizers import load_tokenizer
 from dynrefer.config.schema import LoraConfig
-from dynrefer.datasets.shapes.language import write_vocabularies
+from dynrefer.datasets.shapes.vocabularies import write_vocabularies
 from dynrefer.models.decoders.caption import Generation, after_end
 from dynrefer.models.decoders.caption_causal import CausalCaptionDecoder, build_causal
 from dynrefer.models.decoders.caption_t5 import T5CaptionDecoder, build_t5
@@ -212,6 +212,7 @@ def test_a_caption_does_not_depend_on_the_batch(decoder, queries, beams):
 
 def test_regions_and_control_words_change_the_caption(decoder, queries):
     decoder.control_memory.data.normal_()
+    queries = 8 * queries  # far apart, so that a random model says something else of each
     texts = decoder.generate(queries, ["|"] * 4, generation(2)).texts
     assert len(set(texts)) == 4
     assert decoder.generate(queries, ["red,dog|"] * 4, generation(2)).texts != texts
