@@ -135,7 +135,7 @@ def test_scalars_by_the_name_that_numpy_had_for_them_before(tmp_path):
         (collections.deque(), "collections.deque"),
         (LlamaConfig(), "transformers.models.llama.configuration_llama.LlamaConfig"),
         (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
-        (print, "print"),
+        (len, "len"),
     ],
 )
 def test_other_objects_beside_weights_are_named(tmp_path, value, name):
