@@ -19,6 +19,8 @@ from dynrefer.stopping import Stopped, handling_signals, stop_at_once
 # What a user can mend (ConfigError and ImageError are ValueErrors); one message, no traceback.
 USER_ERRORS = (ValueError, UnknownNameError, OSError, ImportError, FloatingPointError)
 
+# Where the quickstart leaves its model: what commands take without --checkpoint.
+DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/last")
 
 # What help calls the running command, for ``dynrefer`` (dynrefer.commands.main); None: its file.
 called: str | None = None

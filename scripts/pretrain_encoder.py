@@ -245,11 +245,12 @@ def optimise(
         progress.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
 
 
-def train_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespace) -> None:
+def train_encoder(
+    model: DynRefer, config: DictConfig, options: argparse.Namespace, labels: Labels
+) -> None:
     """Vision tower, fusion and Q-Former learn classes and attributes from views drawn at random."""
     views = OmegaConf.create({"name": "stochastic", "ratios": None})
     data = training_images(config, model.vocabularies, views)
-    labels = Labels(data.datasets[0].index, model.vocabularies)
     sampler = TrainingBatchSampler(len(data), options.images // world_size(), config.run.seed)
 
     def batches() -> Iterator[tuple[RegionBatch, Tensor]]:
@@ -294,7 +295,9 @@ def random_batches(count: int, size: int, steps: int, seed: int) -> Iterator[lis
         yield [order.pop() for _ in range(size)]
 
 
-def train_text_encoder(model: DynRefer, config: DictConfig, options: argparse.Namespace) -> None:
+def train_text_encoder(
+    model: DynRefer, config: DictConfig, options: argparse.Namespace, every: Labels
+) -> None:
     """The text encoder learns which text belongs to which region; the vision side is locked.
 
     Views are those of the evaluation (``run.view_selector``), in which most can be seen. Each
@@ -303,7 +306,6 @@ def train_text_encoder(model: DynRefer, config: DictConfig, options: argparse.Na
     """
     data = training_images(config, model.vocabularies, config.run.view_selector)
     regions, captions, ids = encode_regions(model, data, options.text_images)
-    every = Labels(data.datasets[0].index, model.vocabularies)
     labels, groups = every.of(ids)[:, : every.named].to(model.device), every.groups[:-1]
     contrast = TextContrast(model.text_encoder, regions.shape[1], groups).to(model.device).train()
     size, seed = options.text_batch // world_size(), config.run.seed + rank()
@@ -335,9 +337,11 @@ def main(options: argparse.Namespace) -> None:
     model = build_model(config.model).to(device)
     use_sine_positions(model.vision)
     began = time.perf_counter()
-    train_encoder(model, config, options)
+    data = training_images(config, model.vocabularies, config.run.view_selector)
+    labels = Labels(data.datasets[0].index, model.vocabularies)
+    train_encoder(model, config, options, labels)
     if model.text_encoder.trainable:  # not fixed features, nor a tower with weights of its own
-        train_text_encoder(model, config, options)
+        train_text_encoder(model, config, options, labels)
     if is_main():
         path = out / f"{TRAINABLE}.safetensors"
         tensors = split_trainable(model)[0]

@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynrefer.command_line import at_least, entry_point, plain_parser
+from dynrefer.command_line import DEFAULT_CHECKPOINT, at_least, entry_point, plain_parser
 
 if TYPE_CHECKING:  # they take seconds to import
     from dynrefer.app.limits import ServiceLimits
     from dynrefer.predictor import RegionPredictor
 
-DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/last")
 KEY = "DYNREFER_API_KEY"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 

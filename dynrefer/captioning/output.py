@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from dynrefer.captioning.regions import WantedRegion
 from dynrefer.files import part_of, write_atomically, write_text
 
 JOB = "job.json"
@@ -81,16 +83,15 @@ class ResumableLines:
                 places.setdefault(name_of(line), (path, start, length))
 
         def write(part: Path) -> None:
-            files = {path: path.open("rb") for path in self._parts()}
-            with part.open("wb") as joined:
+            with ExitStack() as stack:
+                files = {path: stack.enter_context(path.open("rb")) for path in self._parts()}
+                joined = stack.enter_context(part.open("wb"))
                 for name in names:
                     if name not in places:
                         raise ValueError(f"{self.folder} has no line of region {name!r}")
                     path, start, length = places[name]
                     files[path].seek(start)
                     joined.write(files[path].read(length))
-            for file in files.values():
-                file.close()
 
         write_atomically(self.target, write)
         self.clear()
@@ -123,7 +124,7 @@ def whole_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
 
 def name_of(line: dict[str, Any]) -> Any:
     """What no two lines share: see ``WantedRegion.name``."""
-    return ("line", line.get("line")) if line["id"] is None else line["id"]
+    return WantedRegion(line["id"], line=line.get("line")).name
 
 
 def missing(path: Path, names: Iterable[Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dynrefer.captioning import RegionCaptioner
 from dynrefer.captioning.regions import images_at, of_one_image, read_regions
-from dynrefer.commands.parsers import DEFAULT_CHECKPOINT
+from dynrefer.command_line import DEFAULT_CHECKPOINT
 from dynrefer.config import load_config
 from dynrefer.config.schema import DECODERS
 from dynrefer.pictures import (

@@ -5,9 +5,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from dynrefer.command_line import at_least, config_parser, plain_parser
-
-DEFAULT_CHECKPOINT = Path("output/shapes/checkpoints/last")
+from dynrefer.command_line import DEFAULT_CHECKPOINT, at_least, config_parser, plain_parser
 
 
 def train() -> argparse.ArgumentParser:

@@ -113,7 +113,10 @@ def test_the_text_encoder_learns_from_locked_regions(run_file, learned_text):
     model = build_model(config.model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     options = argparse.Namespace(text_images=4, text_steps=3, text_batch=8, text_learning_rate=1e-3)
-    pretrain_encoder.train_text_encoder(model, config, options)
+    views = config.run.view_selector
+    data = pretrain_encoder.training_images(config, model.vocabularies, views)
+    labels = pretrain_encoder.Labels(data.datasets[0].index, model.vocabularies)
+    pretrain_encoder.train_text_encoder(model, config, options, labels)
     after = model.state_dict()
     changed = {name.split(".")[0] for name in before if not before[name].equal(after[name])}
     assert changed == {"text_encoder"}

@@ -32,14 +32,19 @@ class Grounds:
 
     def under(self, box: np.ndarray) -> str | None:
         """The one ground on which the whole paper of a box (xyxy, pixels) lies, or None."""
-        height, width = self.zones.shape
-        x1, y1 = np.maximum(np.floor(box[:2] - PAPER_MARGIN), 0).astype(int)
-        x2, y2 = np.minimum(np.ceil(box[2:] + PAPER_MARGIN), (width, height)).astype(int)
+        x1, y1, x2, y2 = _paper_of(box, *self.zones.shape)
         if x1 >= x2 or y1 >= y2:
             return None
         # Zones are convex, so four corners of one zone are a box in it.
         corners = self.zones[[y1, y1, y2 - 1, y2 - 1], [x1, x2 - 1, x1, x2 - 1]]
         return self.names[corners[0]] if (corners == corners[0]).all() else None
+
+
+def _paper_of(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """The pixels (x1, y1, x2, y2, end exclusive) of the paper of a box, cut off at the image."""
+    x1, y1 = np.maximum(np.floor(box[:2] - PAPER_MARGIN), 0).astype(int)
+    x2, y2 = np.minimum(np.ceil(box[2:] + PAPER_MARGIN), (width, height)).astype(int)
+    return x1, y1, x2, y2
 
 
 def sample_grounds(rng: np.random.Generator, width: int, height: int) -> Grounds:
@@ -90,7 +95,6 @@ def lay_papers(
     pale = rng.random() < 0.7
     tone = rng.uniform(216, 244, 3) if pale else rng.uniform(28, 56, 3)
     for box in boxes:
-        x1, y1 = np.maximum(np.floor(box[:2] - PAPER_MARGIN), 0).astype(int)
-        x2, y2 = np.ceil(box[2:] + PAPER_MARGIN).astype(int)
+        x1, y1, x2, y2 = _paper_of(box, *canvas.shape[:2])
         canvas[y1:y2, x1:x2] = tone
     return canvas

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dynrefer.datasets.shapes.words import (
     COLOURS,
     FIGURES,
-    GROUNDS,
-    PLACES,
-    RELATIONS,
     SIZES,
+    SURROUNDINGS,
     SYNONYMS,
     TEXTURES,
     Facts,
@@ -65,7 +63,7 @@ def caption(template: str, facts: Facts) -> str:
         "another": "another" if facts.relation else "",
         "other": "a {} {}".format(*facts.neighbour) if facts.neighbour else "",
     }
-    for kind, table in {"relation": RELATIONS, "place": PLACES, "ground": GROUNDS}.items():
+    for kind, table in SURROUNDINGS.items():
         value = getattr(facts, kind)
         words[kind], words[f"{kind}2"] = table[value][:2] if value else ("", "")
     text = " ".join(template.format(**words).split())
@@ -110,7 +108,7 @@ def _phrase_values() -> dict[str, dict[str, str]]:
     values = {"figure": {name: name for name in FIGURES}, "colour": {n: n for n in COLOURS}}
     for kind, table in {"texture": TEXTURES, "size": SIZES}.items():
         values[kind] = {word: name for name in table for word in (name, SYNONYMS[name])}
-    for kind, table in {"relation": RELATIONS, "place": PLACES, "ground": GROUNDS}.items():
+    for kind, table in SURROUNDINGS.items():
         values[kind] = {phrase: name for name, row in table.items() for phrase in row[:2]}
     return values
 

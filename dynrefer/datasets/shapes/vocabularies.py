@@ -13,9 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from dynrefer.datasets.shapes.language import SHORT_TEMPLATES, TEMPLATES
 from dynrefer.datasets.shapes.words import (
     CLASSES,
-    GROUNDS,
-    PLACES,
-    RELATIONS,
+    SURROUNDINGS,
     SYNONYMS,
     TAGS,
     attribute_entries,
@@ -27,7 +25,7 @@ def words() -> list[str]:
     texts = [re.sub(r"{\w+}", " ", template) for template in (*TEMPLATES, *SHORT_TEMPLATES)]
     texts += [*TAGS, *SYNONYMS.values(), "a an the is has another"]
     texts += [entry["type"] for entry in attribute_entries()]
-    for table in (RELATIONS, PLACES, GROUNDS):
+    for table in SURROUNDINGS.values():
         texts += [phrase for row in table.values() for phrase in row[:2]]
     return sorted({word for text in texts for word in text.split()})
 

@@ -60,6 +60,8 @@ RELATIONS = {
     "behind": ("behind", "partly hidden by", 0.045),
     "near": ("near", "close to", 0.05),
 }
+# What a figure's surroundings tell, by kind: value -> two phrases and a share.
+SURROUNDINGS = {"relation": RELATIONS, "place": PLACES, "ground": GROUNDS}
 CLASSES = FIGURES
 
 
@@ -80,19 +82,8 @@ class Facts:
     neighbour: tuple[str, str] | None = None
 
 
-def _first_phrases(table: dict[str, tuple[str, str, float]]) -> tuple[str, ...]:
-    return tuple(first for first, _, _ in table.values())
-
-
-TAGS = (
-    *FIGURES,
-    *COLOURS,
-    *TEXTURES,
-    *SIZES,
-    *PLACES,
-    *GROUNDS,
-    *_first_phrases(RELATIONS),
-)
+TAGS = (*FIGURES, *COLOURS, *TEXTURES, *SIZES, *PLACES, *GROUNDS)
+TAGS += tuple(first for first, _, _ in RELATIONS.values())
 
 
 def tags_of(facts: Facts) -> tuple[list[int], list[int]]:
@@ -109,7 +100,7 @@ def attribute_entries() -> list[dict[str, str | int]]:
     rows = [("color", "is", (name,), share) for name, share in COLOURS.items()]
     rows += [("pattern", "has", (n, SYNONYMS[n]), share) for n, share in TEXTURES.items()]
     rows += [("size", "is", (n, SYNONYMS[n]), share) for n, share in SIZES.items()]
-    for kind, table in (("relation", RELATIONS), ("place", PLACES), ("ground", GROUNDS)):
+    for kind, table in SURROUNDINGS.items():
         rows += [(kind, "is", phrases, share) for *phrases, share in table.values()]
     return [
         {
@@ -131,9 +122,7 @@ def attribute_labels(facts: Facts, alone: bool) -> list[int]:
         (facts.colour, COLOURS),
         (facts.texture, TEXTURES),
         (facts.size, SIZES),
-        (facts.relation, RELATIONS),
-        (facts.place, PLACES),
-        (facts.ground, GROUNDS),
+        *((getattr(facts, kind), table) for kind, table in SURROUNDINGS.items()),
     ):
         unclear = value is None and not (alone and table is RELATIONS)
         labels += [-1 if unclear else int(name == value) for name in table]
